@@ -1,0 +1,74 @@
+"""Every error this project raises on purpose, each with the HTTP status that the edge answers with.
+
+Raised deep, mapped to a response once (`sa2va_bento.web.responses`). A message is written for the person who
+sent the request: it names the field and the limit, never a path or a line of code.
+"""
+
+
+class Sa2VAError(Exception):
+    """Base of the tree. `status` is the HTTP status, `retry_after_s` the value of a `Retry-After` header."""
+
+    status = 500
+    retry_after_s: int | None = None
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class BadRequestError(Sa2VAError):
+    """A missing or malformed field, undecodable base64 or image, an empty prompt."""
+
+    status = 400
+
+
+class PayloadTooLargeError(Sa2VAError):
+    """A body, an image (pixels) or a prompt (tokens) over its limit."""
+
+    status = 413
+
+
+class UnsupportedMediaError(Sa2VAError):
+    """A content type or an image format that is not supported."""
+
+    status = 415
+
+
+class OverloadedError(Sa2VAError):
+    """The queue is full; try again later."""
+
+    status = 503
+    retry_after_s = 1
+
+
+class NotReadyError(Sa2VAError):
+    """The model is still loading or the engine has stopped."""
+
+    status = 503
+    retry_after_s = 5
+
+
+class DeadlineExceededError(Sa2VAError):
+    """The request's deadline passed before its answer was complete."""
+
+    status = 504
+
+
+class RequestCancelledError(Sa2VAError):
+    """The client went away; the answer is for the log only (499 is nginx's convention)."""
+
+    status = 499
+
+
+class InferenceError(Sa2VAError):
+    """The model failed on this request; the details are in the server's log."""
+
+    status = 500
+
+
+class StartupError(Sa2VAError):
+    """The service can't start. The message is the one line an operator needs."""
+
+
+class CheckpointError(StartupError):
+    """A checkpoint that is missing, incomplete, mislabelled or of an unsupported family."""

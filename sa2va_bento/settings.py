@@ -1,0 +1,76 @@
+"""Settings, read once from the environment; the only reader of `os.environ` in the package."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AliasChoices, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from sa2va_bento.errors import StartupError
+
+NANO_PATH = Path(__file__).parent / "nano"
+
+
+class Settings(BaseSettings):
+    """One frozen object. `MODEL_PATH` and the cache folders keep the names users know, all else is `SA2VA_<NAME>`."""
+
+    model_config = SettingsConfigDict(env_prefix="SA2VA_", frozen=True, extra="ignore", protected_namespaces=())
+
+    model_path: str | None = Field(
+        None,
+        validation_alias=AliasChoices("model_path", "MODEL_PATH"),
+        description="Hub id, local directory in the published layout, or unset for the embedded nano model",
+    )
+    model_revision: str | None = Field(None, description="Hub revision (branch, tag or commit) of the model")
+    cache_dir: Path | None = Field(
+        None,
+        validation_alias=AliasChoices("cache_dir", "TRANSFORMERS_CACHE"),
+        description="Old name of the Hub cache folder; HF_HOME is honoured by huggingface-hub itself",
+    )
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto is bfloat16 on CUDA and float32 on the CPU"
+    )
+    threads: int | None = Field(None, ge=1, description="CPU threads of the model; unset leaves torch's choice")
+    max_new_tokens: int = Field(2048, ge=1, description="Most tokens of a reply, and the default of a request")
+    max_tiles: int | None = Field(None, ge=1, description="Most tiles a picture is cut into; unset is the model's own")
+    max_prompt_tokens: int = Field(8192, ge=64, description="Most tokens of a prompt, picture included")
+    max_body_mb: float = Field(32.0, gt=0, description="Largest request body in MiB")
+    max_image_mpixels: float = Field(50.0, gt=0, description="Largest picture in millions of pixels")
+    max_regions: int = Field(16, ge=0, description="Most visual prompts in a request")
+    max_queue: int = Field(64, ge=1, description="Most requests that wait for the model; beyond it 503")
+    timeout_s: float = Field(60.0, gt=0, description="Deadline of a request in seconds; past it 504")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @property
+    def model_dir_or_id(self) -> str:
+        """What to load: the setting, or the folder of the embedded nano model."""
+        return self.model_path or str(NANO_PATH)
+
+    @property
+    def model_name(self) -> str:
+        """How the model is called in answers."""
+        return self.model_path or "sa2va-nano"
+
+    @property
+    def max_body_bytes(self) -> int:
+        return int(self.max_body_mb * 2**20)
+
+    @property
+    def max_image_pixels(self) -> int:
+        return int(self.max_image_mpixels * 1e6)
+
+
+def load_settings() -> Settings:
+    """Reads the environment.
+
+    Raises:
+        StartupError: a variable has a value that makes no sense; the message names it.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "?"
+        variable = name if name.isupper() else f"SA2VA_{name.upper()}"
+        raise StartupError(f"setting {variable}: {first['msg']} (got {first['input']!r})") from None
