@@ -1,0 +1,93 @@
+"""From `[SEG]` embeddings to mask logits on an image, on the sub-modules of the in-tree `Sam2VideoModel`.
+
+Its own `forward` can't be used: it takes no external prompt embedding and hides the masks of objects it scores
+absent, which Sa2VA does not. One encoding serves every `[SEG]` on the image, and the decoder's batch dimension
+carries the `[SEG]`s, whichever request they come from.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import Sam2VideoModel
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """SAM2's features of N images: strides 4 and 8 for detail, (N, d/8, S/4, S/4) and (N, d/4, S/8, S/8),
+    and the embedding at stride 16, (N, d, S/16, S/16), not yet told that there is no memory."""
+
+    stride4: Tensor
+    stride8: Tensor
+    embedding: Tensor
+
+    def rows(self, index: Tensor) -> "ImageFeatures":
+        """The features of image `index[i]` at row i: what a decoder batch over several `[SEG]`s reads."""
+        return ImageFeatures(self.stride4[index], self.stride8[index], self.embedding[index])
+
+
+@dataclass(frozen=True)
+class DecodedMasks:
+    """SAM2's three proposals for B prompts: logits (B, 3, S/4, S/4), predicted IoU (B, 3), mask tokens (B, 3, d),
+    and the object score logit (B, 1)."""
+
+    logits: Tensor
+    iou: Tensor
+    tokens: Tensor
+    object_score: Tensor
+
+
+@dataclass(frozen=True)
+class BestMasks:
+    """The proposal with the highest predicted IoU: logits (B, S/4, S/4), iou (B,), object_score logit (B,)."""
+
+    logits: Tensor
+    iou: Tensor
+    object_score: Tensor
+
+
+def encode_image(sam: Sam2VideoModel, pixels: Tensor) -> ImageFeatures:
+    """Pixels (N, 3, S, S) to features. The costly part of grounding: once an image, whatever is asked about it."""
+    output = sam.get_image_features(pixels, return_dict=True)
+    maps = [
+        flat.permute(1, 2, 0).unflatten(-1, tuple(size))
+        for flat, size in zip(output.fpn_hidden_states, sam.backbone_feature_sizes, strict=True)
+    ]
+    return ImageFeatures(*maps)
+
+
+def decode_proposals(sam: Sam2VideoModel, features: ImageFeatures, prompts: Tensor) -> DecodedMasks:
+    """Three mask proposals for each prompt (B, d) on the features of its image (B rows).
+
+    The sparse prompt is [not a point, not a point, prompt]: upstream adds the language embedding behind an empty
+    point and the padding point that goes with it.
+    """
+    batch, dtype = prompts.shape[0], features.embedding.dtype
+    empty_points = torch.zeros(batch, 1, 1, 2, dtype=dtype, device=prompts.device)
+    not_points = -torch.ones(batch, 1, 1, dtype=torch.int32, device=prompts.device)
+    sparse, dense = sam.prompt_encoder(
+        input_points=empty_points, input_labels=not_points, input_boxes=None, input_masks=None
+    )
+    sparse = torch.cat([sparse.to(dtype), prompts[:, None, None].to(dtype)], dim=2)
+    positions = sam.get_image_wide_positional_embeddings().to(dtype)
+    logits, iou, tokens, object_score = sam.mask_decoder(
+        image_embeddings=features.embedding + sam.no_memory_embedding.view(1, -1, 1, 1),
+        image_positional_embeddings=positions.expand(batch, -1, -1, -1),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        multimask_output=True,
+        high_resolution_features=[features.stride4, features.stride8],
+    )
+    return DecodedMasks(logits[:, 0], iou[:, 0], tokens[:, 0], object_score[:, 0])
+
+
+def best_masks(decoded: DecodedMasks) -> BestMasks:
+    """Picks each prompt's proposal. The object score does not gate the mask (upstream's is commented out too)."""
+    rows = torch.arange(decoded.iou.shape[0], device=decoded.iou.device)
+    best = decoded.iou.argmax(dim=-1)
+    return BestMasks(decoded.logits[rows, best], decoded.iou[rows, best], decoded.object_score[:, 0])
+
+
+def decode_masks(sam: Sam2VideoModel, features: ImageFeatures, prompts: Tensor) -> BestMasks:
+    """`decode_proposals`, then `best_masks`."""
+    return best_masks(decode_proposals(sam, features, prompts))

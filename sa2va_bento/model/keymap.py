@@ -1,0 +1,263 @@
+"""Tensor names of a published Sa2VA checkpoint and of the in-tree modules, as one table read in both directions.
+
+A name in a rule may hold `{n}` (a layer number) and `{rest}` (whatever follows). Most rules rename; a fused
+projection splits into several tensors, and SAM2's four point embeddings join into one.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from sa2va_bento.errors import CheckpointError
+
+VIT, SAM = "vision_model", "grounding_encoder"
+SAM_PUBLISHED = f"{SAM}.sam2_model"
+
+PARTS = {
+    "mlp1.": "mlp1.",
+    "language_model.": "language_model.",
+    "text_hidden_fcs.": "text_hidden_fcs.",
+}
+"""Parts whose names are the same on both sides."""
+
+VIT_RENAMES = (
+    ("embeddings.class_embedding", "embeddings.cls_token"),
+    ("embeddings.patch_embedding.{rest}", "embeddings.patch_embeddings.projection.{rest}"),
+    ("embeddings.position_embedding", "embeddings.position_embeddings"),
+    ("encoder.layers.{n}.ls1", "encoder.layer.{n}.lambda_1"),
+    ("encoder.layers.{n}.ls2", "encoder.layer.{n}.lambda_2"),
+    ("encoder.layers.{n}.norm1.{rest}", "encoder.layer.{n}.layernorm_before.{rest}"),
+    ("encoder.layers.{n}.norm2.{rest}", "encoder.layer.{n}.layernorm_after.{rest}"),
+    ("encoder.layers.{n}.attn.proj.{rest}", "encoder.layer.{n}.attention.projection_layer.{rest}"),
+    ("encoder.layers.{n}.attn.q_norm.{rest}", "encoder.layer.{n}.attention.q_norm.{rest}"),
+    ("encoder.layers.{n}.attn.k_norm.{rest}", "encoder.layer.{n}.attention.k_norm.{rest}"),
+    ("encoder.layers.{n}.mlp.{rest}", "encoder.layer.{n}.mlp.{rest}"),
+)
+
+HIERA_RENAMES = (
+    ("image_encoder.trunk.patch_embed.proj.{rest}", "vision_encoder.backbone.patch_embed.projection.{rest}"),
+    ("image_encoder.trunk.pos_embed", "vision_encoder.backbone.pos_embed"),
+    ("image_encoder.trunk.pos_embed_window", "vision_encoder.backbone.pos_embed_window"),
+    ("image_encoder.trunk.blocks.{n}.norm1.{rest}", "vision_encoder.backbone.blocks.{n}.layer_norm1.{rest}"),
+    ("image_encoder.trunk.blocks.{n}.norm2.{rest}", "vision_encoder.backbone.blocks.{n}.layer_norm2.{rest}"),
+    ("image_encoder.trunk.blocks.{n}.attn.{rest}", "vision_encoder.backbone.blocks.{n}.attn.{rest}"),
+    ("image_encoder.trunk.blocks.{n}.proj.{rest}", "vision_encoder.backbone.blocks.{n}.proj.{rest}"),
+    ("image_encoder.trunk.blocks.{n}.mlp.layers.0.{rest}", "vision_encoder.backbone.blocks.{n}.mlp.proj_in.{rest}"),
+    ("image_encoder.trunk.blocks.{n}.mlp.layers.1.{rest}", "vision_encoder.backbone.blocks.{n}.mlp.proj_out.{rest}"),
+    ("image_encoder.neck.convs.{n}.conv.{rest}", "vision_encoder.neck.convs.{n}.{rest}"),
+)
+
+MEMORY_RENAMES = (
+    ("mask_downsample.{rest}", "mask_downsample.{rest}"),
+    ("no_mem_embed", "no_memory_embedding"),
+    ("no_mem_pos_enc", "no_memory_positional_encoding"),
+    ("maskmem_tpos_enc", "memory_temporal_positional_encoding"),
+    ("no_obj_ptr", "no_object_pointer"),
+    ("memory_attention.layers.{n}.self_attn.out_proj.{rest}", "memory_attention.layers.{n}.self_attn.o_proj.{rest}"),
+    (
+        "memory_attention.layers.{n}.cross_attn_image.out_proj.{rest}",
+        "memory_attention.layers.{n}.cross_attn_image.o_proj.{rest}",
+    ),
+    ("memory_attention.layers.{n}.norm1.{rest}", "memory_attention.layers.{n}.layer_norm1.{rest}"),
+    ("memory_attention.layers.{n}.norm2.{rest}", "memory_attention.layers.{n}.layer_norm2.{rest}"),
+    ("memory_attention.layers.{n}.norm3.{rest}", "memory_attention.layers.{n}.layer_norm3.{rest}"),
+    ("memory_attention.norm.{rest}", "memory_attention.layer_norm.{rest}"),
+    ("memory_attention.layers.{n}.{rest}", "memory_attention.layers.{n}.{rest}"),
+    ("memory_encoder.pix_feat_proj.{rest}", "memory_encoder.feature_projection.{rest}"),
+    ("memory_encoder.out_proj.{rest}", "memory_encoder.projection.{rest}"),
+    ("memory_encoder.fuser.layers.{n}.dwconv.{rest}", "memory_encoder.memory_fuser.layers.{n}.depthwise_conv.{rest}"),
+    ("memory_encoder.fuser.layers.{n}.norm.{rest}", "memory_encoder.memory_fuser.layers.{n}.layer_norm.{rest}"),
+    (
+        "memory_encoder.fuser.layers.{n}.pwconv1.{rest}",
+        "memory_encoder.memory_fuser.layers.{n}.pointwise_conv1.{rest}",
+    ),
+    (
+        "memory_encoder.fuser.layers.{n}.pwconv2.{rest}",
+        "memory_encoder.memory_fuser.layers.{n}.pointwise_conv2.{rest}",
+    ),
+    ("memory_encoder.fuser.layers.{n}.g_weight", "memory_encoder.memory_fuser.layers.{n}.scale"),
+    ("memory_encoder.fuser.layers.{n}.gamma", "memory_encoder.memory_fuser.layers.{n}.scale"),
+    ("memory_encoder.fuser.layers.{n}.weight", "memory_encoder.memory_fuser.layers.{n}.scale"),
+    # SAM2's mask downsampler is a flat list of (convolution, norm, GELU) triples and a last convolution.
+    *(
+        (f"memory_encoder.mask_downsampler.encoder.{3 * i + j}.{{rest}}", f"{prefix}.{i}.{name}.{{rest}}")
+        for prefix in ("memory_encoder.mask_downsampler.layers",)
+        for i in range(4)
+        for j, name in enumerate(("conv", "layer_norm"))
+    ),
+    ("memory_encoder.mask_downsampler.encoder.12.{rest}", "memory_encoder.mask_downsampler.final_conv.{rest}"),
+)
+
+
+def _three_layers(published: str, in_tree: str) -> tuple[tuple[str, str], ...]:
+    """SAM2's MLPs count their layers; the in-tree feed-forward names its first and last."""
+    places = (("layers.0", "proj_in"), ("layers.1", "layers.0"), ("layers.2", "proj_out"))
+    return tuple((f"{published}.{a}.{{rest}}", f"{in_tree}.{b}.{{rest}}") for a, b in places)
+
+
+DECODER_RENAMES = (
+    *_three_layers("obj_ptr_proj", "object_pointer_proj"),
+    ("sam_prompt_encoder.not_a_point_embed.{rest}", "prompt_encoder.not_a_point_embed.{rest}"),
+    ("sam_prompt_encoder.no_mask_embed.{rest}", "prompt_encoder.no_mask_embed.{rest}"),
+    *(
+        (f"sam_prompt_encoder.mask_downscaling.{i}.{{rest}}", f"prompt_encoder.mask_embed.{name}.{{rest}}")
+        for i, name in ((0, "conv1"), (1, "layer_norm1"), (3, "conv2"), (4, "layer_norm2"), (6, "conv3"))
+    ),
+    *(
+        (f"sam_mask_decoder.output_upscaling.{i}.{{rest}}", f"mask_decoder.{name}.{{rest}}")
+        for i, name in ((0, "upscale_conv1"), (1, "upscale_layer_norm"), (3, "upscale_conv2"))
+    ),
+    *(
+        (
+            f"sam_mask_decoder.transformer.layers.{{n}}.norm{i}.{{rest}}",
+            f"mask_decoder.transformer.layers.{{n}}.layer_norm{i}.{{rest}}",
+        )
+        for i in range(1, 5)
+    ),
+    *(
+        (
+            f"sam_mask_decoder.transformer.layers.{{n}}.{name}.out_proj.{{rest}}",
+            f"mask_decoder.transformer.layers.{{n}}.{name}.o_proj.{{rest}}",
+        )
+        for name in ("self_attn", "cross_attn_token_to_image", "cross_attn_image_to_token")
+    ),
+    (
+        "sam_mask_decoder.transformer.layers.{n}.mlp.layers.0.{rest}",
+        "mask_decoder.transformer.layers.{n}.mlp.proj_in.{rest}",
+    ),
+    (
+        "sam_mask_decoder.transformer.layers.{n}.mlp.layers.1.{rest}",
+        "mask_decoder.transformer.layers.{n}.mlp.proj_out.{rest}",
+    ),
+    (
+        "sam_mask_decoder.transformer.final_attn_token_to_image.out_proj.{rest}",
+        "mask_decoder.transformer.final_attn_token_to_image.o_proj.{rest}",
+    ),
+    (
+        "sam_mask_decoder.transformer.norm_final_attn.{rest}",
+        "mask_decoder.transformer.layer_norm_final_attn.{rest}",
+    ),
+    *_three_layers("sam_mask_decoder.output_hypernetworks_mlps.{n}", "mask_decoder.output_hypernetworks_mlps.{n}"),
+    *_three_layers("sam_mask_decoder.iou_prediction_head", "mask_decoder.iou_prediction_head"),
+    *_three_layers("sam_mask_decoder.pred_obj_score_head", "mask_decoder.pred_obj_score_head"),
+    ("sam_mask_decoder.{rest}", "mask_decoder.{rest}"),
+)
+
+RENAMES: tuple[tuple[str, str], ...] = (
+    *((f"{VIT}.{a}", f"{VIT}.{b}") for a, b in VIT_RENAMES),
+    *((f"{SAM_PUBLISHED}.{a}", f"{SAM}.{b}") for a, b in (*HIERA_RENAMES, *MEMORY_RENAMES, *DECODER_RENAMES)),
+    *((f"{a}{{rest}}", f"{b}{{rest}}") for a, b in PARTS.items()),
+)
+
+QKV_PUBLISHED = f"{VIT}.encoder.layers.{{n}}.attn.qkv.{{rest}}"
+QKV_IN_TREE = tuple(f"{VIT}.encoder.layer.{{n}}.attention.{part}_proj.{{rest}}" for part in "qkv")
+
+POINTS_PUBLISHED = tuple(f"{SAM_PUBLISHED}.sam_prompt_encoder.point_embeddings.{i}.weight" for i in range(4))
+POINTS_IN_TREE = f"{SAM}.prompt_encoder.point_embed.weight"
+
+GAUSSIAN_PUBLISHED = f"{SAM_PUBLISHED}.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
+GAUSSIAN_IN_TREE = (
+    f"{SAM}.prompt_encoder.shared_embedding.positional_embedding",
+    f"{SAM}.shared_image_embedding.positional_embedding",
+)
+"""Random Fourier frequencies of the coordinates: a buffer held twice in-tree, and kept in float32."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an in-tree tensor comes from: published tensors joined along dim 0, or part `chunk[0]` of `chunk[1]`
+    equal parts of one."""
+
+    names: tuple[str, ...]
+    chunk: tuple[int, int] | None = None
+
+    def read(self, tensor: Callable[[str], Tensor]) -> Tensor:
+        """The in-tree tensor, given a reader of published ones."""
+        if self.chunk:
+            index, count = self.chunk
+            return tensor(self.names[0]).chunk(count, dim=0)[index].clone()
+        return tensor(self.names[0]) if len(self.names) == 1 else torch.cat([tensor(name) for name in self.names])
+
+    def shape(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+        """The in-tree shape, given the published ones."""
+        whole = shapes[self.names[0]]
+        if self.chunk:
+            return (whole[0] // self.chunk[1], *whole[1:])
+        return whole if len(self.names) == 1 else (sum(shapes[name][0] for name in self.names), *whole[1:])
+
+
+def plan(published_names: Iterable[str]) -> dict[str, Source]:
+    """In-tree name to its source, for every tensor of a checkpoint.
+
+    Raises:
+        CheckpointError: a published name has no place in the model; the message names it.
+    """
+    names, sources, unknown = set(published_names), {}, []
+    for name in sorted(names):
+        found = _sources_of(name)
+        if found is None:
+            unknown.append(name)
+        else:
+            sources.update(found)
+    if unknown:
+        raise CheckpointError(f"unknown tensors: {name_some(unknown)}")
+    if names & set(POINTS_PUBLISHED):
+        sources[POINTS_IN_TREE] = Source(POINTS_PUBLISHED)
+    return sources
+
+
+def to_intree(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A published state dict under in-tree names."""
+    return {name: source.read(published.__getitem__) for name, source in plan(published).items()}
+
+
+def to_published(in_tree: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An in-tree state dict under published names: the inverse of `to_intree`."""
+    published: dict[str, Tensor] = {}
+    for name, tensor in in_tree.items():
+        if name == POINTS_IN_TREE:
+            published.update(zip(POINTS_PUBLISHED, tensor.split(1), strict=True))
+        elif name in GAUSSIAN_IN_TREE:
+            published[GAUSSIAN_PUBLISHED] = tensor
+        elif fused := _rename(name, QKV_IN_TREE[0], QKV_PUBLISHED):
+            parts = [_rename(name, QKV_IN_TREE[0], other) or "" for other in QKV_IN_TREE]
+            published[fused] = torch.cat([in_tree[part] for part in parts])
+        elif not any(_rename(name, part, part) for part in QKV_IN_TREE[1:]):
+            published[_first_rename(name, [(b, a) for a, b in RENAMES]) or name] = tensor
+    return published
+
+
+def name_some(names: list[str], at_most: int = 5) -> str:
+    """A readable list of names that doesn't flood a log."""
+    more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
+    return ", ".join(names[:at_most]) + more
+
+
+def _sources_of(name: str) -> dict[str, Source] | None:
+    if name in POINTS_PUBLISHED:
+        return {}
+    if name == GAUSSIAN_PUBLISHED:
+        return {copy: Source((name,)) for copy in GAUSSIAN_IN_TREE}
+    if _rename(name, QKV_PUBLISHED, QKV_PUBLISHED):
+        parts = [_rename(name, QKV_PUBLISHED, part) or "" for part in QKV_IN_TREE]
+        return {part: Source((name,), chunk=(i, 3)) for i, part in enumerate(parts)}
+    renamed = _first_rename(name, RENAMES)
+    return {renamed: Source((name,))} if renamed else None
+
+
+def _first_rename(name: str, rules: Iterable[tuple[str, str]]) -> str | None:
+    return next((new for a, b in rules if (new := _rename(name, a, b))), None)
+
+
+def _rename(name: str, pattern: str, replacement: str) -> str | None:
+    match = _compiled(pattern).fullmatch(name)
+    return replacement.format(**match.groupdict()) if match else None
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(re.escape(pattern).replace(r"\{n\}", r"(?P<n>\d+)").replace(r"\{rest\}", r"(?P<rest>.+)"))
