@@ -7,8 +7,11 @@ PNG, polygons) exist at the edge only.
 import base64
 import io
 import math
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
+import contourpy
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -89,3 +92,62 @@ def bounding_box(mask: Mask) -> tuple[int, int, int, int]:
 def area(mask: Mask) -> int:
     """Number of pixels inside."""
     return int(np.count_nonzero(mask))
+
+
+@dataclass(frozen=True)
+class Polygon:
+    """One connected part of a mask: its outline and the outlines of its holes, points (x, y) in pixels.
+
+    Coordinates run along pixel edges: the pixel in the corner covers 0..1 both ways.
+    """
+
+    exterior: Points  # (N, 2)
+    holes: tuple[Points, ...] = ()
+
+
+def encode_polygons(mask: Mask, tolerance: float = POLYGON_TOLERANCE) -> list[Polygon]:
+    """Outlines of a mask (H, W), holes told apart, simplified to within `tolerance` pixels."""
+    x, y, width, height = bounding_box(mask)
+    if not width:
+        return []
+    part = np.pad(mask[y : y + height, x : x + width].astype(np.float32), 1)
+    generator = contourpy.contour_generator(z=part, fill_type=contourpy.FillType.OuterOffset)
+    points, offsets = generator.filled(0.5, 2.0)
+    shift = np.array([x - 0.5, y - 0.5])  # a grid point is a pixel's centre, and the padding moved it by one
+    return [
+        _polygon(part_points + shift, cuts, tolerance)
+        for part_points, cuts in zip(points, offsets, strict=True)
+    ]
+
+
+def _polygon(points: Points, cuts: NDArray[np.integer], tolerance: float) -> Polygon:
+    rings = [points[start:stop] for start, stop in pairwise(cuts)]
+    exterior, *holes = (_simplify_ring(ring, tolerance) for ring in rings)
+    return Polygon(exterior, tuple(hole for hole in holes if len(hole) >= 3))
+
+
+def _simplify_ring(ring: Points, tolerance: float) -> Points:
+    """Douglas-Peucker on a closed ring (N, 2) whose last point repeats the first; returned without that repeat."""
+    farthest = int(np.argmax(np.hypot(*(ring - ring[0]).T)))
+    keep = np.zeros(len(ring), bool)
+    keep[[0, farthest]] = True
+    spans = [(0, farthest), (farthest, len(ring) - 1)]
+    while spans:
+        start, stop = spans.pop()
+        if stop - start < 2:
+            continue
+        distances = _distances(ring[start + 1 : stop], ring[start], ring[stop])
+        worst = int(np.argmax(distances))
+        if distances[worst] > tolerance:
+            keep[start + 1 + worst] = True
+            spans += [(start, start + 1 + worst), (start + 1 + worst, stop)]
+    kept = ring[keep]
+    return kept if len(kept) >= 3 else ring[:-1]
+
+
+def _distances(points: Points, start: Points, stop: Points) -> NDArray[np.float64]:
+    """Distances of points (N, 2) from the segment between two points."""
+    along = stop - start
+    length = float(along @ along)
+    share = np.clip((points - start) @ along / length, 0, 1) if length else np.zeros(len(points))
+    return np.hypot(*(points - start - share[:, None] * along).T)

@@ -68,7 +68,7 @@ _URLSAFE = str.maketrans("-_", "+/")
 def decode_base64(text: str, field: str = "base64Image") -> bytes:
     """Bytes of a base64 text or of a base64 data URL.
 
-    White space is skipped, the URL-safe alphabet and missing padding are accepted; any other character is not.
+    White space is skipped, the URL-safe alphabet and missing padding are accepted; nothing else is.
 
     Args:
         text: What the client sent.
@@ -129,7 +129,7 @@ def decode_image(data: bytes, max_pixels: int, field: str = "base64Image") -> Im
 
 
 def open_image(data: bytes, max_pixels: int, field: str) -> Image.Image:
-    """Reads the header only: an image of a supported format and of a permitted size, its pixels not yet decoded.
+    """Reads the header only: an image of a supported format and a permitted size, not yet decoded.
 
     Raises:
         As `decode_image`.
