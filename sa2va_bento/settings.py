@@ -17,29 +17,31 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SA2VA_", frozen=True, extra="ignore", protected_namespaces=())
 
     model_path: str | None = Field(
-        None,
+        default=None,
         validation_alias=AliasChoices("model_path", "MODEL_PATH"),
         description="Hub id, local directory in the published layout, or unset for the embedded nano model",
     )
-    model_revision: str | None = Field(None, description="Hub revision (branch, tag or commit) of the model")
+    model_revision: str | None = Field(default=None, description="Hub revision (branch, tag or commit) of the model")
     cache_dir: Path | None = Field(
-        None,
+        default=None,
         validation_alias=AliasChoices("cache_dir", "TRANSFORMERS_CACHE"),
         description="Old name of the Hub cache folder; HF_HOME is honoured by huggingface-hub itself",
     )
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="auto is bfloat16 on CUDA and float32 on the CPU"
+        default="auto", description="auto is bfloat16 on CUDA and float32 on the CPU"
     )
-    threads: int | None = Field(None, ge=1, description="CPU threads of the model; unset leaves torch's choice")
-    max_new_tokens: int = Field(2048, ge=1, description="Most tokens of a reply, and the default of a request")
-    max_tiles: int | None = Field(None, ge=1, description="Most tiles a picture is cut into; unset is the model's own")
-    max_prompt_tokens: int = Field(8192, ge=64, description="Most tokens of a prompt, picture included")
-    max_body_mb: float = Field(32.0, gt=0, description="Largest request body in MiB")
-    max_image_mpixels: float = Field(50.0, gt=0, description="Largest picture in millions of pixels")
-    max_regions: int = Field(16, ge=0, description="Most visual prompts in a request")
-    max_queue: int = Field(64, ge=1, description="Most requests that wait for the model; beyond it 503")
-    timeout_s: float = Field(60.0, gt=0, description="Deadline of a request in seconds; past it 504")
+    threads: int | None = Field(default=None, ge=1, description="CPU threads of the model; unset leaves torch's choice")
+    max_new_tokens: int = Field(default=2048, ge=1, description="Most tokens of a reply, and the default of a request")
+    max_tiles: int | None = Field(
+        default=None, ge=1, description="Most tiles a picture is cut into; unset is the model's own"
+    )
+    max_prompt_tokens: int = Field(default=8192, ge=64, description="Most tokens of a prompt, picture included")
+    max_body_mb: float = Field(default=32.0, gt=0, description="Largest request body in MiB")
+    max_image_mpixels: float = Field(default=50.0, gt=0, description="Largest picture in millions of pixels")
+    max_regions: int = Field(default=16, ge=0, description="Most visual prompts in a request")
+    max_queue: int = Field(default=64, ge=1, description="Most requests that wait for the model; beyond it 503")
+    timeout_s: float = Field(default=60.0, gt=0, description="Deadline of a request in seconds; past it 504")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @property

@@ -60,6 +60,7 @@ class Sa2VAConfig:
     vision: InternVLVisionConfig
     llm: PreTrainedConfig
     sam2: Sam2VideoConfig
+    sam2_shape: Sam2Shape
     tiles: TileSpec
     template: TemplateName
     raw: Mapping[str, Any] = field(repr=False)
@@ -97,12 +98,13 @@ class Sa2VAConfig:
         _refuse_unsupported(raw)
         native = raw.get("sa2va_native") or {}
         try:
-            tiles = _tile_spec(native)
+            tiles, shape = _tile_spec(native), _sam2_shape(native)
             return cls(
                 architecture=raw["llm_config"]["architectures"][0],
                 vision=vision_config(raw["vision_config"], tiles.image_size),
                 llm=llm_config(raw["llm_config"]),
-                sam2=sam2_config(_sam2_shape(native)),
+                sam2=sam2_config(shape),
+                sam2_shape=shape,
                 tiles=tiles,
                 template=_template(raw),
                 raw=raw,

@@ -5,11 +5,14 @@ absent, which Sa2VA does not. One encoding serves every `[SEG]` on the image, an
 carries the `[SEG]`s, whichever request they come from.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 from transformers import Sam2VideoModel
+from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoVisionEncoderOutput
 
 
 @dataclass(frozen=True)
@@ -48,10 +51,11 @@ class BestMasks:
 
 def encode_image(sam: Sam2VideoModel, pixels: Tensor) -> ImageFeatures:
     """Pixels (N, 3, S, S) to features. The costly part of grounding: once an image, whatever is asked about it."""
-    output = sam.get_image_features(pixels, return_dict=True)
+    output = cast(Sam2VideoVisionEncoderOutput, sam.get_image_features(pixels))
+    levels = cast(Sequence[Tensor], output.fpn_hidden_states)  # each (h * w, N, C), finest first
     maps = [
         flat.permute(1, 2, 0).unflatten(-1, tuple(size))
-        for flat, size in zip(output.fpn_hidden_states, sam.backbone_feature_sizes, strict=True)
+        for flat, size in zip(levels, sam.backbone_feature_sizes, strict=True)
     ]
     return ImageFeatures(*maps)
 

@@ -34,11 +34,12 @@ class InternVLSa2VA(nn.Module):
         )
         self.language_model = AutoModelForCausalLM.from_config(config.llm)
         self.grounding_encoder = Sam2VideoModel(config.sam2)
-        prompt_width = config.sam2.vision_config.fpn_hidden_size
-        self.text_hidden_fcs = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, prompt_width))
+        self.text_hidden_fcs = nn.Sequential(
+            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, config.sam2_shape.d_model)
+        )
 
     def encode_tiles(self, pixels: Tensor) -> Tensor:
-        """Tiles (N, 3, S, S) to image tokens (N, cells, H): InternViT without its class token, pixel shuffle, projector."""
+        """Tiles (N, 3, S, S) to image tokens (N, cells, H): InternViT, pixel shuffle, projector."""
         patches = self.vision_model(pixel_values=pixels).last_hidden_state[:, 1:]
         return self.mlp1(pixel_shuffle(patches, self.config.cells_per_side))
 
@@ -62,7 +63,7 @@ class InternVLSa2VA(nn.Module):
 
 
 def pixel_shuffle(patches: Tensor, cells: int) -> Tensor:
-    """Folds each 2x2 block of patches (N, 4 * cells^2, C) into one cell (N, cells^2, 4C); InternVL's `ps_version` v2."""
+    """Folds each 2x2 block of patches (N, 4 * cells^2, C) into one cell (N, cells^2, 4C); InternVL's v2."""
     count, _, channels = patches.shape
     blocks = patches.view(count, cells, 2, cells, 2, channels).permute(0, 1, 3, 2, 4, 5)
     return blocks.reshape(count, cells * cells, 4 * channels)

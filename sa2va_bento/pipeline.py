@@ -1,0 +1,126 @@
+"""What happens to a request before and after the engine: prompt and pixels in, masks at the picture's size out.
+
+Pure functions of their inputs and of a loaded checkpoint; threads and queues are `sa2va_bento.predictor`'s business.
+"""
+
+import time
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+
+from sa2va_bento.engine.sequence import Generation, MaskLogits, PictureInput, Sequence
+from sa2va_bento.errors import BadRequestError, PayloadTooLargeError
+from sa2va_bento.masks import low_res_to_mask
+from sa2va_bento.model.config import Sa2VAConfig
+from sa2va_bento.model.tokenizer import PromptTokenizer
+from sa2va_bento.preprocess import PreparedPicture, prepare_picture
+from sa2va_bento.prompt import TEMPLATES, Phrase, PictureTokens, build_prompt, parse_reply
+from sa2va_bento.result import Prediction, PredictRequest, Segment, Usage
+from sa2va_bento.settings import Settings
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request as the engine takes it, and what is needed to finish it."""
+
+    sequence: Sequence
+    request: PredictRequest
+    picture: PreparedPicture | None
+    picture_tokens: PictureTokens | None
+
+
+class Pipeline:
+    """The two ends of the path, for one checkpoint."""
+
+    def __init__(self, config: Sa2VAConfig, tokenizer: PromptTokenizer, settings: Settings) -> None:
+        self._config, self._tokenizer, self._settings = config, tokenizer, settings
+        self._template = TEMPLATES[config.template]
+        self._stop_ids = tokenizer.ids_of([*self._template.stop_words, tokenizer.eos_token])
+        self._context = config.llm.max_position_embeddings
+
+    def prepare(self, request: PredictRequest) -> Prepared:
+        """Tokens and pixels of a request.
+
+        Raises:
+            BadRequestError: the prompt is empty, or there are regions but no picture.
+            PayloadTooLargeError: the prompt has more tokens than the service or the model takes.
+        """
+        started = time.perf_counter()
+        if not request.prompt.strip():
+            raise BadRequestError("prompt is empty")
+        if request.regions and request.image is None:
+            raise BadRequestError("regions need a picture")
+        picture = self._picture(request)
+        tokens = self._picture_tokens(picture) if picture else None
+        ids = self._tokenizer.encode(build_prompt(self._template, request.prompt, tokens, request.history))
+        sequence = self._sequence(request, ids, picture)
+        sequence.spent("preprocess", time.perf_counter() - started)
+        return Prepared(sequence, request, picture, tokens)
+
+    def finish(self, prepared: Prepared, generation: Generation) -> Prediction:
+        """The engine's answer as a prediction."""
+        reply = parse_reply(self._tokenizer, generation.output_ids)
+        picture = prepared.picture
+        return Prediction(
+            result=reply.result,
+            text=reply.text,
+            segments=self._segments(prepared, generation.masks, reply.phrases),
+            image_size=picture.size if picture else None,
+            usage=Usage(
+                prompt_tokens=len(prepared.sequence.prompt_ids),
+                image_tokens=prepared.picture_tokens.total if prepared.picture_tokens else 0,
+                completion_tokens=generation.completion_tokens,
+            ),
+            finish_reason=generation.finish_reason,
+            timings_ms=generation.timings_ms,
+            warnings=picture.warnings if picture else (),
+        )
+
+    def _picture(self, request: PredictRequest) -> PreparedPicture | None:
+        if request.image is None:
+            return None
+        limits = [limit for limit in (request.max_tiles, self._settings.max_tiles) if limit]
+        return prepare_picture(self._config, request.image, request.regions, min(limits, default=None))
+
+    def _picture_tokens(self, picture: PreparedPicture) -> PictureTokens:
+        regions = tuple(int(cells.sum()) for cells in picture.region_cells)
+        return PictureTokens(len(picture.tiles) * self._config.tokens_per_tile, regions)
+
+    def _sequence(self, request: PredictRequest, ids: list[int], picture: PreparedPicture | None) -> Sequence:
+        limit = min(self._settings.max_prompt_tokens, self._context - 1)
+        if len(ids) > limit:
+            raise PayloadTooLargeError(f"the prompt has {len(ids)} tokens, at most {limit} are taken")
+        most = self._settings.max_new_tokens
+        return Sequence(
+            prompt_ids=tuple(ids),
+            picture=_picture_input(picture) if picture else None,
+            max_new_tokens=min(request.max_new_tokens or most, most, self._context - len(ids)),
+            stop_ids=self._stop_ids,
+            deadline=time.monotonic() + self._settings.timeout_s,
+        )
+
+    def _segments(
+        self, prepared: Prepared, masks: Items[MaskLogits], phrases: Items[Phrase | None]
+    ) -> tuple[Segment, ...]:
+        if prepared.picture is None:
+            return ()
+        side, size = self._config.sam2_shape.image_size, prepared.picture.size
+        threshold = prepared.request.mask_threshold
+        return tuple(
+            Segment(
+                mask=low_res_to_mask(found.logits, side, size, threshold),
+                score=found.score,
+                object_score=found.object_score,
+                threshold=threshold,
+                phrase=phrase.text if phrase else None,
+                text_span=phrase.span if phrase else None,
+            )
+            for found, phrase in zip(masks, phrases, strict=False)  # a [SEG] cut off at the very end has no mask
+        )
+
+
+def _picture_input(picture: PreparedPicture) -> PictureInput:
+    return PictureInput(
+        tiles=picture.tiles.numpy(),
+        sam_pixels=picture.sam_pixels.numpy(),
+        region_cells=tuple(cells.numpy() for cells in picture.region_cells),
+    )
