@@ -67,7 +67,7 @@ def _logit(probability: float) -> float:
 
 
 def encode_rle(mask: Mask) -> str:
-    """COCO's compressed run lengths of a mask (H, W), ASCII; `pycocotools.mask.decode` takes them as they are."""
+    """COCO's compressed run lengths of a mask (H, W) in ASCII, as `pycocotools.mask.decode` takes them."""
     rle = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
     return cast(bytes, rle["counts"]).decode("ascii")
 
@@ -127,7 +127,7 @@ def _polygon(points: Points, cuts: NDArray[np.integer], tolerance: float) -> Pol
 
 
 def _simplify_ring(ring: Points, tolerance: float) -> Points:
-    """Douglas-Peucker on a closed ring (N, 2) whose last point repeats the first; returned without that repeat."""
+    """Douglas-Peucker on a closed ring (N, 2) whose last point repeats the first; the repeat is dropped."""
     farthest = int(np.argmax(np.hypot(*(ring - ring[0]).T)))
     keep = np.zeros(len(ring), bool)
     keep[[0, farthest]] = True

@@ -1,4 +1,4 @@
-"""Visual prompts as clients send them (boxes, polygons, RLE or PNG masks) to boolean masks (H, W) of the picture.
+"""Visual prompts as clients send them (boxes, polygons, RLE or PNG masks) to boolean masks (H, W).
 
 Coordinates are pixels of the picture as displayed; the pixel in the upper left corner covers 0..1 both ways.
 Every refusal is a `BadRequestError` that begins with the name of the region's field.
@@ -97,10 +97,10 @@ def _as_runs(counts: Sequence[int], field: str) -> NDArray[np.int64]:
 
 
 def _unpack_counts(counts: str, field: str) -> NDArray[np.int64]:
-    """COCO's packing undone: five bits a character from the lowest, 0x20 marks "more follow", 0x10 of the last is
-    the sign, and from the fourth run on each is the difference to the run two before.
+    """COCO's packing undone: five bits a character from the lowest, 0x20 marks "more follow", 0x10 of the
+    last is the sign, and from the fourth run on each is the difference to the run two before.
 
-    pycocotools trusts its input and writes past its buffer when the runs are wrong, so it never sees a client's.
+    pycocotools trusts its input and writes past its buffer when runs are wrong: it never sees a client's.
     """
     codes = np.frombuffer(counts.encode("utf-8", "replace"), np.uint8).astype(np.int64) - 48
     last = np.flatnonzero((codes & 0x20) == 0)
