@@ -1,0 +1,1 @@
+"""How the embedded nano model is made: synthetic scenes, training stages, export and evaluation."""

@@ -1,0 +1,82 @@
+"""Batches of scenes from the pool as tensors, and the same scenes turned and mirrored."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.pool import Shard, open_pool
+
+VIT_MEAN, VIT_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SAM_MEAN, SAM_STD = (0.484375, 0.455078125, 0.40625), (0.228515625, 0.2236328125, 0.224609375)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`tiles` (B, 3, 224, 224) and `frames` (B, 3, 256, 256) normalised float32 (None when not asked for), `labels`
+    (B, 128, 128) int64, `things` (B, 5, 8) as in the pool, `scenes` (B,) the scenes' numbers in the pool."""
+
+    tiles: Tensor | None
+    frames: Tensor | None
+    labels: Tensor
+    things: Tensor
+    scenes: Tensor
+
+
+class ScenePool:
+    """Draws batches from the shards on disk."""
+
+    def __init__(self, size: int, tiles: bool = False, frames: bool = False, turn: bool = True) -> None:
+        """`turn`: show each scene in one of its eight mirrored or turned forms."""
+        self.shards: list[Shard] = open_pool()
+        self.size, self.tiles, self.frames, self.turn = size, tiles, frames, turn
+        self.per_shard = len(self.shards[0].things)
+        self.total = self.per_shard * len(self.shards)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Endless, in a new order each time through."""
+        while True:
+            order = np.random.permutation(self.total)
+            for start in range(0, self.total - self.size + 1, self.size):
+                yield self.batch(order[start : start + self.size])
+
+    def batch(self, scenes: np.ndarray) -> Batch:
+        turn = int(np.random.randint(8)) if self.turn else 0
+        tiles = _pixels(self._rows("tiles", scenes), VIT_MEAN, VIT_STD, turn) if self.tiles else None
+        frames = _pixels(self._rows("frames", scenes), SAM_MEAN, SAM_STD, turn) if self.frames else None
+        labels = turned(torch.from_numpy(self._rows("labels", scenes)).long(), turn)
+        things = turned_things(torch.from_numpy(self._rows("things", scenes)), turn)
+        return Batch(tiles, frames, labels, things, torch.from_numpy(scenes))
+
+    def _rows(self, name: str, scenes: np.ndarray) -> np.ndarray:
+        return np.stack([getattr(self.shards[i // self.per_shard], name)[i % self.per_shard] for i in scenes])
+
+
+def _pixels(images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...], turn: int) -> Tensor:
+    """(B, S, S, 3) uint8 to (B, 3, S, S) normalised."""
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255)
+    pixels = pixels.sub_(torch.tensor(mean)[:, None, None]).div_(torch.tensor(std)[:, None, None])
+    return turned(pixels, turn).contiguous()
+
+
+def turned(maps: Tensor, turn: int) -> Tensor:
+    """(..., S, S) in the `turn`-th of eight forms: bit 0 mirrors left-right, bit 1 up-down, bit 2 swaps the axes."""
+    if turn & 1:
+        maps = maps.flip(-1)
+    if turn & 2:
+        maps = maps.flip(-2)
+    return maps.transpose(-1, -2) if turn & 4 else maps
+
+
+def turned_things(things: Tensor, turn: int) -> Tensor:
+    """Rows (B, 5, 8) of the pool in the same form as `turned`."""
+    kind, x, y, x0, y0, x1, y1 = things[..., :2], *things[..., 2:].unbind(-1)
+    if turn & 1:
+        x, x0, x1 = 1 - x, 1 - x1, 1 - x0
+    if turn & 2:
+        y, y0, y1 = 1 - y, 1 - y1, 1 - y0
+    if turn & 4:
+        x, y, x0, y0, x1, y1 = y, x, y0, x0, y1, x1
+    return torch.cat([kind, torch.stack([x, y, x0, y0, x1, y1], -1)], -1)

@@ -1,0 +1,93 @@
+"""Writes the embedded checkpoint: the published layout, bfloat16, into `sa2va_bento/nano/` (or `--out`).
+
+Takes the furthest stage that has run for each part of the model; parts that no stage has trained keep their
+initialisation.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from sa2va_bento.model.config import Sa2VAConfig
+from sa2va_bento.model.internvl import InternVLSa2VA
+from sa2va_bento.model.keymap import GAUSSIAN_IN_TREE, to_published
+from sa2va_bento.settings import NANO_PATH
+from training import tokenizer as nano_tokenizer
+from training.geometry import build_model, config_dict, parameter_counts
+from training.loop import load_part
+from training.pool import RUNS
+
+LIMIT_BYTES = 16 * 2**20
+LM_HEAD = "language_model.lm_head.weight"  # tied to the embedding: not in the file
+STAGE_PARTS = (
+    ("vit", {"vision_model": "vision_model"}),
+    ("sam", {"sam": "grounding_encoder"}),
+    ("language", {name: name for name in ("vision_model", "mlp1", "language_model", "text_hidden_fcs")}),
+    ("joint", {"model": ""}),
+)
+"""Stages in order, and which part of the model each part of their checkpoint is ("" the whole)."""
+
+
+def nano_config(tokenizer: Tokenizer) -> dict[str, object]:
+    ids = {token: tokenizer.token_to_id(token) for token in ("<|endoftext|>", "<|im_end|>")}
+    return config_dict(tokenizer.get_vocab_size(), ids)
+
+
+def assemble(tokenizer: Tokenizer, until: str = "joint") -> InternVLSa2VA:
+    """The model with what the stages up to `until` have learned so far."""
+    model = build_model(Sa2VAConfig.from_dict(nano_config(tokenizer)))
+    for stage, parts in STAGE_PARTS:
+        if (RUNS / stage / "last.pt").exists():
+            for source, target in parts.items():
+                (model.get_submodule(target) if target else model).load_state_dict(load_part(stage, source))
+        if stage == until:
+            break
+    return model
+
+
+def published_tensors(model: InternVLSa2VA) -> dict[str, Tensor]:
+    """bfloat16 under published names. SAM2's coordinate frequencies stay float32: its code holds them so."""
+    state = model.state_dict()
+    state.pop(LM_HEAD)
+    on_prompts, on_image = GAUSSIAN_IN_TREE
+    state[on_prompts] = state[on_image]  # one tensor in the published layout; training used the image's
+    keep = {name for name in to_published({name: state[name] for name in GAUSSIAN_IN_TREE})}
+    published = to_published(state)
+    return {
+        name: (tensor.float() if name in keep else tensor.to(torch.bfloat16)).contiguous().clone()
+        for name, tensor in published.items()
+    }
+
+
+def export(model: InternVLSa2VA, tokenizer: Tokenizer, folder: Path) -> None:
+    """Config, tokenizer and weights; refuses to write more than 16 MB."""
+    nano_tokenizer.save(tokenizer, folder)
+    (folder / "config.json").write_text(json.dumps(nano_config(tokenizer), indent=1) + "\n")
+    generation = {
+        "eos_token_id": [tokenizer.token_to_id("<|im_end|>"), tokenizer.token_to_id("<|endoftext|>")],
+        "pad_token_id": tokenizer.token_to_id("<|endoftext|>"),
+    }
+    (folder / "generation_config.json").write_text(json.dumps(generation, indent=1) + "\n")
+    save_file(published_tensors(model), folder / "model.safetensors", metadata={"format": "pt"})
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    if size > LIMIT_BYTES:
+        raise SystemExit(f"{folder} holds {size / 2**20:.1f} MiB, more than {LIMIT_BYTES >> 20}")
+    print(f"{folder}: {size / 2**20:.1f} MiB, millions of parameters {parameter_counts(model)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=NANO_PATH)
+    parser.add_argument("--until", default="joint", help="last stage to take weights from")
+    args = parser.parse_args()
+    tokenizer = nano_tokenizer.load(NANO_PATH)
+    export(assemble(tokenizer, args.until), tokenizer, args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Stage `vit`: InternViT learns to see, with dense supervision on its patches."""
+
+import argparse
+
+import torch
+from torch import Tensor, nn
+
+from sa2va_bento.model.config import Sa2VAConfig
+from training.batches import Batch, ScenePool
+from training.dense import DenseHead, dense_losses, dense_scores, dense_targets
+from training.geometry import VIT_WIDTH, build_model, config_dict
+from training.loop import Losses, Plan, Trainer
+
+
+class VitPretraining(nn.Module):
+    """InternViT and a throw-away dense head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        config = Sa2VAConfig.from_dict(config_dict(64, {"<|endoftext|>": 0, "<|im_end|>": 1}))
+        self.vision_model = build_model(config).vision_model
+        self.head = DenseHead(VIT_WIDTH)
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        """(B, 3, 224, 224) to the head's predictions (B, 256, 81)."""
+        return self.head(self.vision_model(pixel_values=tiles).last_hidden_state[:, 1:])
+
+
+def losses_of(stage: nn.Module, batch: Batch, report: bool) -> Losses:
+    targets = dense_targets(batch.labels, batch.things)
+    assert batch.tiles is not None
+    out = stage(batch.tiles)
+    if report:
+        print({name: round(value, 3) for name, value in dense_scores(out.detach(), targets).items()}, flush=True)
+    return dense_losses(out, targets)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    stage = VitPretraining()
+    trainer = Trainer(Plan("vit", args.minutes, lr=1.2e-3), stage)
+    batches = iter(ScenePool(args.batch, tiles=True))
+    trainer.run(lambda step: losses_of(stage, next(batches), report=step % 100 == 99))
+
+
+if __name__ == "__main__":
+    main()
