@@ -81,9 +81,7 @@ class PngRegion(_Model):
     """A region's mask as a PNG of the picture's size; every pixel that is not black is inside."""
 
     format: Literal["png"] = "png"
-    data: Text = Field(
-        description="Base64 or data URL of the PNG", examples=["data:image/png;base64,iVBORw0KGgo="]
-    )
+    data: Text = Field(description="Base64 or data URL of the PNG", examples=["data:image/png;base64,iVBORw0KGgo="])
 
 
 def _mask_format(value: object) -> str | None:
@@ -95,9 +93,7 @@ def _mask_format(value: object) -> str | None:
 
 RegionMask = Annotated[
     Annotated[RleRegion, Tag("rle")] | Annotated[PngRegion, Tag("png")],
-    Discriminator(
-        _mask_format, custom_error_type="mask_format", custom_error_message="format must be rle or png"
-    ),
+    Discriminator(_mask_format, custom_error_type="mask_format", custom_error_message="format must be rle or png"),
 ]
 
 
@@ -133,9 +129,7 @@ class ProcessRequest(_Model):
         "A multipart form may carry it as a file field `image` instead",
         examples=["data:image/png;base64,iVBORw0KGgo="],
     )
-    prompt: Text = Field(
-        min_length=1, description="What to do or say", examples=["Please segment the red circle."]
-    )
+    prompt: Text = Field(min_length=1, description="What to do or say", examples=["Please segment the red circle."])
     mask_format: MaskFormat = Field("rle", description="How masks are encoded", examples=["rle"])
     mask_threshold: Number = Field(
         0.5, ge=0, le=1, description="Probability above which a pixel belongs to a mask", examples=[0.5]
@@ -208,9 +202,7 @@ class Timings(_Model):
 class ProcessResponse(_Model):
     """The answer to a request."""
 
-    result: str = Field(
-        description="The reply, markers `[SEG]` and `<p>..</p>` kept", examples=["Sure, [SEG]."]
-    )
+    result: str = Field(description="The reply, markers `[SEG]` and `<p>..</p>` kept", examples=["Sure, [SEG]."])
     text: str = Field(description="The prose without markers", examples=["Sure."])
     model: str = Field(description="The model that answered", examples=["ByteDance/Sa2VA-1B"])
     request_id: str = Field(description="As in the `X-Request-ID` header", examples=["4f1c0a"])
@@ -223,6 +215,21 @@ class ProcessResponse(_Model):
     warnings: list[str] = Field(description="What was ignored or adjusted", examples=[[]])
 
 
+class HealthResponse(_Model):
+    """What is running."""
+
+    status: Literal["running"] = Field("running", description="`error`, with 503, until the model is ready")
+    uptime: str = Field(description="Since the start", examples=["0:10:30"])
+    started_at: str = Field(description="Local time", examples=["2025-01-22T23:41:56"])
+    model_path: str = Field(description="The model", examples=["ByteDance/Sa2VA-1B"])
+    endpoints: dict[str, str] = Field(description="What else there is", examples=[{"/health": "GET - ..."}])
+    family: str = Field("", description="Architecture of the model", examples=["internvl"])
+    device: str = Field("", description="Where it computes", examples=["cuda:0"])
+    dtype: str = Field("", description="In which precision", examples=["bfloat16"])
+    versions: dict[str, str] = Field(description="Of the software", examples=[{"torch": "2.13.0"}])
+    queue_depth: int = Field(description="Requests accepted and not yet answered", examples=[0])
+
+
 def parse_process_request(fields: Mapping[str, object]) -> tuple[ProcessRequest, list[str]]:
     """A validated request and the warnings about what it holds besides. A field that is null counts as absent.
 
@@ -230,9 +237,7 @@ def parse_process_request(fields: Mapping[str, object]) -> tuple[ProcessRequest,
         BadRequestError: naming each field that is missing or wrong.
     """
     try:
-        request = ProcessRequest.model_validate(
-            {name: value for name, value in fields.items() if value is not None}
-        )
+        request = ProcessRequest.model_validate({name: value for name, value in fields.items() if value is not None})
     except ValidationError as error:
         raise BadRequestError(describe(error)) from None
     return request, _warnings(fields, request)

@@ -43,9 +43,7 @@ def to_predict_request(request: ProcessRequest, settings: Settings) -> PredictRe
     return PredictRequest(
         prompt=request.prompt,
         image=image,
-        regions=tuple(
-            region_to_mask(region, image.size, f"regions[{i}]") for i, region in enumerate(request.regions)
-        ),
+        regions=tuple(region_to_mask(region, image.size, f"regions[{i}]") for i, region in enumerate(request.regions)),
         history=tuple(Turn(turn.role, turn.content) for turn in request.history),
         mask_threshold=request.mask_threshold,
         max_new_tokens=request.max_new_tokens,
@@ -57,9 +55,7 @@ def _check_text(request: ProcessRequest, settings: Settings) -> None:
     if not request.prompt.strip():
         raise BadRequestError("prompt: empty")
     if len(request.regions) > settings.max_regions:
-        raise BadRequestError(
-            f"regions: {len(request.regions)} of them, {settings.max_regions} at most are taken"
-        )
+        raise BadRequestError(f"regions: {len(request.regions)} of them, {settings.max_regions} at most are taken")
     length = len(request.prompt) + sum(len(turn.content) for turn in request.history)
     if length > settings.max_prompt_tokens * MOST_CHARACTERS_A_TOKEN:
         raise PayloadTooLargeError(f"prompt: over the limit of {settings.max_prompt_tokens} tokens")

@@ -1,0 +1,140 @@
+"""`POST /process`: from the bytes of a request to the bytes of its answer.
+
+The event loop only reads and waits. Parsing, decoding and encoding run in the media threads, the model on its own.
+"""
+
+import asyncio
+import base64
+import json
+from concurrent.futures import Future
+
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sa2va_bento.errors import BadRequestError, DeadlineExceededError, RequestCancelledError, UnsupportedMediaError
+from sa2va_bento.result import Prediction, PredictRequest
+from sa2va_bento.schemas import ProcessRequest, parse_process_request
+from sa2va_bento.settings import Settings
+from sa2va_bento.web.conversion import to_predict_request, to_response
+from sa2va_bento.web.responses import request_id_of
+from sa2va_bento.web.runtime import Runtime
+
+UPLOAD = "image"
+"""Name of the form's file field."""
+
+_PLAIN_FIELDS = ("base64Image", "prompt", "mask_format")
+
+
+async def answer_process(request: Request, runtime: Runtime) -> Response:
+    """Answers a request.
+
+    Raises:
+        Sa2VAError: whatever is wrong with it, or with us.
+    """
+    timeout_s = runtime.settings.timeout_s
+    try:
+        async with asyncio.timeout_at(request.state.arrived + timeout_s):
+            return await _answer(request, runtime)
+    except TimeoutError:
+        raise DeadlineExceededError(f"no answer within {timeout_s:g} s") from None
+
+
+async def _answer(request: Request, runtime: Runtime) -> Response:
+    loop, settings = asyncio.get_running_loop(), runtime.settings
+    model = runtime.model
+    fields = await _read_fields(request, settings)
+    asked, warnings, wanted = await loop.run_in_executor(runtime.media_pool, _prepare, fields, settings)
+    prediction = await _unless_gone(request, model.submit(wanted))
+
+    def render() -> bytes:
+        response = to_response(
+            prediction,
+            model=settings.model_name,
+            request_id=request_id_of(request.scope),
+            mask_format=asked.mask_format,
+            warnings=tuple(warnings),
+            total_ms=1e3 * (loop.time() - request.state.arrived),
+        )
+        return response.model_dump_json().encode()
+
+    body = await loop.run_in_executor(runtime.media_pool, render)
+    return Response(body, media_type="application/json")
+
+
+def _prepare(fields: bytes | dict[str, object], settings: Settings) -> tuple[ProcessRequest, list[str], PredictRequest]:
+    given = parse_json_object(fields) if isinstance(fields, bytes) else fields
+    request, warnings = parse_process_request(given)
+    return request, warnings, to_predict_request(request, settings)
+
+
+async def _unless_gone(request: Request, future: "Future[Prediction]") -> Prediction:
+    """The future's result; cancels it when the deadline passes or the client goes away."""
+    answer = asyncio.wrap_future(future)
+    gone = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise RequestCancelledError("the client went away")
+        return answer.result()
+    finally:
+        answer.cancel()
+        gone.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _read_fields(request: Request, settings: Settings) -> bytes | dict[str, object]:
+    """The body as it is if it is JSON (parsed off the loop), the fields of a form otherwise.
+
+    Raises:
+        UnsupportedMediaError: any other content type, or an encoded (compressed) body.
+    """
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaError("a compressed body is not supported")
+    content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if content_type == "application/json" or content_type.endswith("+json"):
+        return await request.body()
+    if content_type == "multipart/form-data":
+        return await _read_form(request, settings.max_body_bytes)
+    raise UnsupportedMediaError("content type must be application/json or multipart/form-data")
+
+
+def parse_json_object(body: bytes) -> dict[str, object]:
+    """Raises BadRequestError unless the body is one JSON object."""
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):
+        raise BadRequestError("the body is not valid JSON") from None
+    if not isinstance(fields, dict):
+        raise BadRequestError("the body must be a JSON object")
+    return fields
+
+
+async def _read_form(request: Request, limit: int) -> dict[str, object]:
+    """Fields of a multipart form: the file `image` as base64Image, numbers and lists as JSON."""
+    try:
+        async with request.form(max_files=1, max_fields=64, max_part_size=limit) as form:
+            fields: dict[str, object] = {}
+            for name, value in form.multi_items():
+                if isinstance(value, str):
+                    fields[name] = value if name in _PLAIN_FIELDS else _json_or_text(value)
+                elif name in (UPLOAD, "base64Image"):
+                    fields["base64Image"] = base64.b64encode(await value.read()).decode("ascii")
+                else:
+                    raise BadRequestError(f"the file of the form must be named {UPLOAD}")
+            return fields
+    except (MultiPartException, HTTPException) as error:
+        detail = error.detail if isinstance(error, HTTPException) else error.message
+        raise BadRequestError(f"the form can't be read: {detail.lower()}") from None
+
+
+def _json_or_text(value: str) -> object:
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value

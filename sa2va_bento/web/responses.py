@@ -1,0 +1,76 @@
+"""The one place where errors become responses: always one JSON object with `error` and `request_id`."""
+
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Scope
+
+from sa2va_bento.errors import InferenceError, Sa2VAError
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+PHRASES = {
+    404: "there is no such endpoint",
+    405: "this endpoint does not take that method",
+    500: "internal error",
+    503: "the service is not ready",
+    504: "no answer within the request's deadline",
+}
+RETRY_AFTER_S = 1
+
+
+def request_id_of(scope: Scope) -> str:
+    """The id that `RequestContext` gave the request."""
+    return scope.get("state", {}).get("request_id", "")
+
+
+def error_response(error: Exception, scope: Scope) -> JSONResponse:
+    """Maps an exception: ours to its status and message, any other to a bare 500 (its traceback is logged)."""
+    known = _known(error, scope)
+    headers = {} if known.retry_after_s is None else {"Retry-After": str(known.retry_after_s)}
+    body = {"error": known.message, "request_id": request_id_of(scope)}
+    return JSONResponse(body, known.status, headers)
+
+
+def _known(error: Exception, scope: Scope) -> Sa2VAError:
+    if isinstance(error, Sa2VAError):
+        return error
+    logger.error("request %s failed", request_id_of(scope), exc_info=error)
+    return InferenceError(PHRASES[500])
+
+
+def guarded(handler: Handler) -> Handler:
+    """A handler that answers every exception by `error_response`."""
+
+    async def guard(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except Exception as error:
+            return error_response(error, request.scope)
+
+    return guard
+
+
+def contract_error(status: int, body: bytes, request_id: str) -> bytes:
+    """An error body as the contract wants it, from whatever a layer below wrote.
+
+    A JSON object with a string `error` keeps all it has; anything else is replaced by a phrase for the status.
+    """
+    answer = _json_object(body)
+    if not isinstance(answer.get("error"), str):
+        answer = {"error": PHRASES.get(status, HTTPStatus(status).phrase.lower())}
+    return json.dumps({**answer, "request_id": request_id}, ensure_ascii=False).encode()
+
+
+def _json_object(body: bytes) -> dict[str, object]:
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}

@@ -1,0 +1,54 @@
+"""The routes that the original's clients know besides `POST /process`: `GET /` and `GET /health`."""
+
+from importlib.metadata import version
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from sa2va_bento import __version__
+from sa2va_bento.errors import NotReadyError
+from sa2va_bento.schemas import HealthResponse
+from sa2va_bento.web.responses import guarded
+from sa2va_bento.web.runtime import Runtime
+
+ENDPOINTS = {
+    "/health": "GET - Health check and server status",
+    "/process": "POST - Process image with text prompt",
+}
+WELCOME = {"message": "Welcome to the Sa2VA API Server", "endpoints": ENDPOINTS}
+VERSIONS = {"sa2va_bento": __version__, "bentoml": version("bentoml"), "torch": version("torch")}
+
+
+def build_app(runtime: Runtime) -> Starlette:
+    """The app that is mounted at `/` beside BentoML's own routes."""
+
+    async def welcome(_: Request) -> Response:
+        return JSONResponse(WELCOME)
+
+    async def health(_: Request) -> Response:
+        return answer_health(runtime)
+
+    return Starlette(routes=[Route("/", guarded(welcome)), Route("/health", guarded(health))])
+
+
+def answer_health(runtime: Runtime) -> Response:
+    """200 and what is running; 503 while the model loads or when it is gone."""
+    try:
+        model = runtime.model
+    except NotReadyError as error:
+        body = {"status": "error", "message": error.message, "error": error.message}
+        return JSONResponse(body, error.status, {"Retry-After": str(error.retry_after_s)})
+    running = HealthResponse(
+        uptime=str(runtime.uptime),
+        started_at=runtime.started_at.isoformat(),
+        model_path=runtime.settings.model_name,
+        endpoints=ENDPOINTS,
+        family=model.info.get("family", ""),
+        device=model.info.get("device", ""),
+        dtype=model.info.get("dtype", ""),
+        versions=VERSIONS,
+        queue_depth=model.queue_depth,
+    )
+    return JSONResponse(running.model_dump())

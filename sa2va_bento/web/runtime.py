@@ -1,0 +1,111 @@
+"""What lives as long as a worker process: the settings, the model, the media threads, and since when."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from sa2va_bento.errors import NotReadyError, StartupError
+from sa2va_bento.result import Prediction, PredictRequest
+from sa2va_bento.settings import Settings
+from sa2va_bento.web import startup
+
+logger = logging.getLogger(__name__)
+
+MEDIA_THREADS = 4
+"""Most threads that decode pictures and encode masks beside the event loop."""
+
+
+class Model(Protocol):
+    """What the service needs of a loaded model; `sa2va_bento.predictor.Predictor` is one."""
+
+    def submit(self, request: PredictRequest) -> "Future[Prediction]": ...
+
+    def close(self) -> None: ...
+
+    @property
+    def is_ready(self) -> bool: ...
+
+    @property
+    def is_alive(self) -> bool: ...
+
+    @property
+    def queue_depth(self) -> int: ...
+
+    @property
+    def info(self) -> dict[str, str]: ...
+
+
+def load_predictor(settings: Settings) -> Model:
+    """Loads the model. Raises StartupError."""
+    from sa2va_bento.predictor import Predictor  # torch comes with it: only a worker needs that
+
+    return Predictor.load(settings)
+
+
+class Runtime:
+    """Loads the model on a thread of its own, so that the socket answers meanwhile, and knows how far it is."""
+
+    def __init__(self, settings: Settings, load: Callable[[Settings], Model] = load_predictor) -> None:
+        self.settings = settings
+        self.load = load
+        self.started_at = datetime.now().replace(microsecond=0)
+        self._started = time.monotonic()
+        self._model: Model | None = None
+        self._failure: str | None = None
+        self._closed = threading.Event()
+        self.media_pool = ThreadPoolExecutor(min(MEDIA_THREADS, os.cpu_count() or 1), thread_name_prefix="sa2va-media")
+
+    def start(self) -> None:
+        """Begins to load the model and returns."""
+        threading.Thread(target=self._load, name="sa2va-load", daemon=True).start()
+
+    def close(self) -> None:
+        """Stops the model and the media threads; requests under way fail with NotReadyError."""
+        self._closed.set()
+        if self._model is not None:
+            self._model.close()
+        self.media_pool.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def model(self) -> Model:
+        """The loaded model. Raises NotReadyError before that, and after a failure."""
+        if self._model is None or not self._model.is_ready:
+            raise NotReadyError(self._failure or "the model is still loading")
+        return self._model
+
+    @property
+    def is_ready(self) -> bool:
+        return self._model is not None and self._model.is_ready
+
+    @property
+    def is_alive(self) -> bool:
+        """False once loading has failed or the model's thread has died; loading is alive."""
+        return self._failure is None and (self._model is None or self._model.is_alive)
+
+    @property
+    def uptime(self) -> timedelta:
+        """Since the start, in whole seconds."""
+        return timedelta(seconds=int(time.monotonic() - self._started))
+
+    def _load(self) -> None:
+        begun = time.monotonic()
+        try:
+            model = self.load(self.settings)
+        except StartupError as error:
+            return self._fail(error.message)
+        except Exception:
+            logger.exception("loading the model failed")
+            return self._fail("loading the model failed; the log above says where")
+        if self._closed.is_set():
+            return model.close()
+        self._model = model
+        logger.info("model %s is ready after %.1f s", self.settings.model_name, time.monotonic() - begun)
+
+    def _fail(self, message: str) -> None:
+        self._failure = "the model could not be loaded"
+        startup.give_up(message)

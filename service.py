@@ -1,0 +1,66 @@
+"""The BentoML face of Sa2VA: `bentoml serve service:Sa2VA`."""
+
+import bentoml
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sa2va_bento.web import startup
+from sa2va_bento.web.descriptors import HealthOutput, NoInput, ProcessInput, ProcessOutput
+from sa2va_bento.web.middleware import in_flight_limit, middlewares
+from sa2va_bento.web.process import answer_process
+from sa2va_bento.web.responses import guarded
+from sa2va_bento.web.routes import answer_health, build_app
+from sa2va_bento.web.runtime import Runtime
+
+settings = startup.settings_or_exit()
+runtime = Runtime(settings)
+
+
+@bentoml.asgi_app(build_app(runtime), path="/")
+@bentoml.service(
+    name="sa2va",
+    resources={"gpu": 1},
+    workers=1,
+    traffic={
+        # Backstops: the service's own deadline (504) and admission (503) come first.
+        "timeout": settings.timeout_s + 10,
+        "max_concurrency": 2 * in_flight_limit(settings),
+    },
+    http={"port": 3303},
+)
+class Sa2VA:
+    """Answers prompts about pictures with text and masks."""
+
+    def __init__(self) -> None:
+        runtime.start()
+
+    @bentoml.on_deployment
+    @staticmethod
+    def supervise() -> None:
+        """Runs once in the supervisor, before the worker starts."""
+        startup.listen_for_failure()
+
+    @bentoml.on_shutdown
+    def close(self) -> None:
+        """Stops the model."""
+        runtime.close()
+
+    @bentoml.api(input_spec=ProcessInput, output_spec=ProcessOutput)
+    async def process(self, request: Request) -> Response:
+        """Answers a prompt about a picture with text and one mask for each object it points at."""
+        return await guarded(lambda unread: answer_process(unread, runtime))(request)
+
+    @bentoml.api(input_spec=NoInput, output_spec=HealthOutput)
+    async def health(self, request: Request) -> Response:
+        """What is running; 503 until the model is ready."""
+        return answer_health(runtime)
+
+    async def __is_ready__(self) -> bool:
+        return runtime.is_ready
+
+    async def __is_alive__(self) -> bool:
+        return runtime.is_alive
+
+
+for middleware, options in middlewares(settings):
+    Sa2VA.add_asgi_middleware(middleware, **options)
