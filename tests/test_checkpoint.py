@@ -1,0 +1,214 @@
+"""Checkpoints that must load, and checkpoints that must be refused with a message that names what is wrong."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sa2va_bento.errors import CheckpointError
+from sa2va_bento.model.checkpoint import Placement, choose_placement, load_model, resolve
+from sa2va_bento.model.keymap import plan, to_intree, to_published
+from sa2va_bento.model.tokenizer import PromptTokenizer
+from tests.parity.goldens import GOLDEN, module, write_checkpoint
+
+CPU = Placement(torch.device("cpu"), torch.float32)
+GAMMA = "grounding_encoder.sam2_model.memory_encoder.fuser.layers.0.gamma"
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint("qwen2", tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    copy = tmp_path / "checkpoint"
+    shutil.copytree(original, copy, copy_function=_link)
+    return copy
+
+
+def _link(source: str, target: str) -> None:
+    """A link for the weights, a copy for what the tests edit."""
+    Path(target).symlink_to(source) if source.endswith(".safetensors") else shutil.copy(source, target)
+
+
+def edit_config(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    change(config)
+    path.write_text(json.dumps(config))
+
+
+def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    path.unlink()
+    save_file(tensors, path)
+
+
+def test_key_map_is_its_own_inverse(original: Path) -> None:
+    published = load_file(original / "model.safetensors")
+    back = to_published(to_intree(published))
+    assert set(back) == set(published)
+    assert all(torch.equal(back[name], published[name]) for name in published)
+
+
+def test_older_names_of_the_memory_fusers_scale_are_known() -> None:
+    new = plan([GAMMA.replace("gamma", "g_weight")])
+    assert list(plan([GAMMA])) == list(new) == list(plan([GAMMA.replace("gamma", "weight")]))
+
+
+def test_every_tensor_lands_and_nothing_stays_on_meta(original: Path) -> None:
+    model = load_model(original, CPU)
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    assert not [name for name, tensor in tensors if tensor.is_meta]
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_bfloat16_leaves_the_coordinate_frequencies_in_float32(original: Path) -> None:
+    model = load_model(original, Placement(torch.device("cpu"), torch.bfloat16))
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    sam = model.grounding_encoder
+    expected = load_file(original / "model.safetensors")[
+        "grounding_encoder.sam2_model.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
+    ]
+    for module_ in (sam.shared_image_embedding, sam.prompt_encoder.shared_embedding):
+        assert torch.equal(module_.positional_embedding, expected)
+
+
+def test_shards_load_as_one_file_does(original: Path, tmp_path: Path) -> None:
+    module("scripted/make_checkpoint").build("qwen2", str(tmp_path), 1, "Sure.", shards=3)
+    assert len(list(tmp_path.glob("model-*.safetensors"))) == 3
+    sharded = load_model(tmp_path, CPU).state_dict()
+    for file in tmp_path.glob("model*"):
+        file.unlink()
+    module("scripted/make_checkpoint").build("qwen2", str(tmp_path), 1, "Sure.", shards=1)
+    whole = load_model(tmp_path, CPU).state_dict()
+    assert set(sharded) == set(whole)
+    assert all(torch.equal(sharded[name], whole[name]) for name in whole)
+
+
+def test_tied_embeddings_need_no_head(folder: Path) -> None:
+    edit_config(folder, lambda c: c["llm_config"].update(tie_word_embeddings=True))
+    edit_weights(folder, lambda t: t.pop("language_model.lm_head.weight"))
+    model = load_model(folder, CPU).language_model
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+
+
+def test_a_head_of_its_own_wins_over_a_configuration_that_ties_it(folder: Path) -> None:
+    edit_config(folder, lambda c: c["llm_config"].update(tie_word_embeddings=True))
+    model = load_model(folder, CPU).language_model
+    assert not torch.equal(model.lm_head.weight, model.get_input_embeddings().weight)
+
+
+REFUSED_WEIGHTS: dict[str, tuple[Callable[[dict[str, torch.Tensor]], object], str]] = {
+    "missing": (lambda t: t.pop("mlp1.1.bias"), "missing tensors: mlp1.1.bias"),
+    "unknown": (lambda t: t.update({"extra.thing": torch.zeros(1)}), "unknown tensors: extra.thing"),
+    "unknown-in-a-part": (lambda t: t.update({"mlp1.9.bias": torch.zeros(1)}), "unknown tensors: mlp1.9.bias"),
+    "misshaped": (lambda t: t.update({"mlp1.1.bias": torch.zeros(3)}), r"mlp1.1.bias is \(3,\), config.json says"),
+    "headless": (lambda t: t.pop("language_model.lm_head.weight"), "missing tensors: language_model.lm_head.weight"),
+    "lora": (
+        lambda t: t.update({"language_model.base_model.model.lm_head.weight": torch.zeros(1)}),
+        "unknown tensors: language_model.base_model.model.lm_head.weight",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_WEIGHTS)
+def test_weights_that_do_not_fit_are_refused_by_name(folder: Path, name: str) -> None:
+    change, message = REFUSED_WEIGHTS[name]
+    edit_weights(folder, change)
+    with pytest.raises(CheckpointError, match=message):
+        load_model(folder, CPU)
+
+
+REFUSED_CONFIGS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "other-model": (lambda c: c.update(architectures=["LlavaForCausalLM"]), "LlavaForCausalLM is not supported"),
+    "other-llm": (lambda c: c["llm_config"].update(architectures=["GPT2LMHeadModel"]), "GPT2LMHeadModel is not"),
+    "llm-lora": (lambda c: c.update(use_llm_lora=128), "use_llm_lora=128: a LoRA export"),
+    "vit-lora": (lambda c: c.update(use_backbone_lora=16), "use_backbone_lora=16"),
+    "template": (lambda c: c.update(template="vicuna"), "chat template vicuna"),
+    "layer": (lambda c: c.update(select_layer=-2), "select_layer=-2"),
+    "shuffle": (lambda c: c.update(ps_version="v1"), "ps_version='v1'"),
+    "no-vision": (lambda c: c.pop("vision_config"), "lacks the field 'vision_config'"),
+    "no-width": (lambda c: c["vision_config"].pop("hidden_size"), "lacks the field 'hidden_size'"),
+    "native-typo": (
+        lambda c: c["sa2va_native"]["sam2"].update(dmodel=9),
+        "sa2va_native.sam2 has unknown fields: dmodel",
+    ),
+    "tile-size": (lambda c: c["sa2va_native"].update(tiles={"image_size": 224}), "is not the tile size 224"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_CONFIGS)
+def test_configurations_that_are_not_supported_are_refused(folder: Path, name: str) -> None:
+    change, message = REFUSED_CONFIGS[name]
+    edit_config(folder, change)
+    with pytest.raises(CheckpointError, match=message):
+        load_model(folder, CPU)
+
+
+def test_truncated_weights_are_refused_with_their_file(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match=r"model.safetensors is not a complete safetensors file"):
+        load_model(folder, CPU)
+
+
+def test_pickled_weights_are_refused(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="pickle is never loaded"):
+        load_model(folder, CPU)
+
+
+def test_a_missing_shard_is_named(folder: Path) -> None:
+    index = {"weight_map": {"mlp1.1.bias": "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=r"lacks model-00001-of-00002\.safetensors"):
+        load_model(folder, CPU)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"architectures": []}'])
+def test_config_files_that_are_none_are_refused(folder: Path, text: str) -> None:
+    (folder / "config.json").write_text(text)
+    with pytest.raises(CheckpointError):
+        load_model(folder, CPU)
+
+
+@pytest.mark.parametrize("where", ["/nowhere/at/all", "./nowhere", "nowhere"])
+def test_a_path_that_is_no_folder_is_refused(where: str) -> None:
+    with pytest.raises(CheckpointError, match="neither a folder nor a Hub id"):
+        resolve(where)
+
+
+def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match="owner/name") as caught:
+        resolve("owner/name", cache_dir=tmp_path)
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "teapot"])
+def test_a_device_that_is_not_here_is_refused(device: str) -> None:
+    with pytest.raises(CheckpointError, match=device):
+        choose_placement(device, "auto")
+
+
+def test_an_unknown_tokenizer_is_refused(folder: Path) -> None:
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "MysteryTokenizer"}')
+    with pytest.raises(CheckpointError, match="MysteryTokenizer is not supported"):
+        PromptTokenizer.from_dir(folder)
+
+
+def test_a_tokenizer_without_seg_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="lacks the token <nope>"):
+        PromptTokenizer.from_dir(GOLDEN / "tokenizer").id_of("<nope>")
