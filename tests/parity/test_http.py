@@ -1,0 +1,62 @@
+"""The scripted-reply checkpoints through the whole service: upload a PNG over HTTP, compare text and masks with
+upstream's (`tests/golden/scripted`)."""
+
+import base64
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco
+from starlette.testclient import TestClient
+
+from sa2va_bento.predictor import Predictor
+from sa2va_bento.settings import Settings
+from tests.parity.goldens import iou, module, scripted, scripted_mask, write_scripted_checkpoint
+from tests.serving import client_of
+
+GOLDENS = ("qwen2_one", "qwen2_two", "qwen2_text")
+STOP = "<|im_end|>"
+
+
+@pytest.fixture(scope="module", params=GOLDENS)
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, TestClient]]:
+    name: str = request.param
+    folder = write_scripted_checkpoint(name, tmp_path_factory.mktemp(name))
+    with client_of(Predictor.load(Settings(model_path=str(folder)))) as client:
+        yield name, client
+
+
+def payload(case: dict[str, Any]) -> dict[str, Any]:
+    recipe = module("scripted/inputs")
+    made = recipe.make(case)
+    regions = [{"mask": {"size": list(mask.shape), "counts": rle(mask)}} for mask in made.get("regions", [])]
+    return {
+        "base64Image": base64.b64encode(recipe.png(made["image"])).decode(),
+        "prompt": case["text"],
+        "regions": regions,
+        "max_new_tokens": case.get("max_new_tokens", 64),
+    }
+
+
+def rle(mask: np.ndarray) -> str:
+    return coco.encode(np.asfortranarray(mask))["counts"].decode()
+
+
+def test_answers_are_upstreams(served: tuple[str, TestClient]) -> None:
+    name, client = served
+    for case in scripted(name)["cases"]:
+        if "image" not in case:
+            continue
+        answer = client.post("/process", json=payload(case)).json()
+        assert answer["result"] == case["answer"].removesuffix(STOP), case["id"]
+        assert answer["usage"]["prompt_tokens"] == case["n_prompt_tokens"], case["id"]
+        assert answer["usage"]["completion_tokens"] == len(case["token_ids"]), case["id"]
+        assert answer["finish_reason"] == ("stop" if case["answer"].endswith(STOP) else "length"), case["id"]
+        assert len(answer["segments"]) == len(case["masks"]), case["id"]
+        for segment, entry in zip(answer["segments"], case["masks"], strict=True):
+            mask = coco.decode(segment["mask"]).astype(bool)
+            assert iou(mask, scripted_mask(name, entry)[0]) >= 0.999, case["id"]
+            assert segment["area"] == int(mask.sum())
