@@ -13,6 +13,7 @@ from sa2va_bento.web.routes import answer_health, build_app
 from sa2va_bento.web.runtime import Runtime
 
 settings = startup.settings_or_exit()
+startup.configure_logging(settings.log_level)
 runtime = Runtime(settings)
 
 

@@ -114,10 +114,7 @@ def encode_polygons(mask: Mask, tolerance: float = POLYGON_TOLERANCE) -> list[Po
     generator = contourpy.contour_generator(z=part, fill_type=contourpy.FillType.OuterOffset)
     points, offsets = generator.filled(0.5, 2.0)
     shift = np.array([x - 0.5, y - 0.5])  # a grid point is a pixel's centre, and the padding moved it by one
-    return [
-        _polygon(part_points + shift, cuts, tolerance)
-        for part_points, cuts in zip(points, offsets, strict=True)
-    ]
+    return [_polygon(part_points + shift, cuts, tolerance) for part_points, cuts in zip(points, offsets, strict=True)]
 
 
 def _polygon(points: Points, cuts: NDArray[np.integer], tolerance: float) -> Polygon:

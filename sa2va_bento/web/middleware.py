@@ -10,11 +10,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sa2va_bento.errors import OverloadedError, PayloadTooLargeError
+from sa2va_bento.errors import OverloadedError, PayloadTooLargeError, Sa2VAError, UnsupportedMediaError
 from sa2va_bento.settings import Settings
 from sa2va_bento.web.responses import RETRY_AFTER_S, contract_error, error_response, request_id_of
 
 REQUEST_ID = "X-Request-ID"
+PICKLE = "application/vnd.bentoml+pickle"
 _CLEAN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -134,7 +135,10 @@ class InFlightLimit:
 
 
 class BodyLimit:
-    """Refuses bodies over `limit` bytes: by their announced length at once, else while they stream in."""
+    """Refuses bodies over `limit` bytes: by their announced length at once, else while they stream in.
+
+    BentoML's pickled bodies are refused here too; it would do so itself, but with a traceback in the log.
+    """
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self.app, self._limit = app, limit
@@ -142,8 +146,8 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        if _announced_length(scope) > self._limit:
-            return await error_response(self._error(), scope)(scope, receive, send)
+        if refusal := self._refusal(Headers(scope=scope)):
+            return await error_response(refusal, scope)(scope, receive, send)
         received = 0
 
         async def receive_counted() -> Message:
@@ -151,15 +155,18 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._limit:
-                raise self._error()
+                raise self._too_large()
             return message
 
         await self.app(scope, receive_counted, send)
 
-    def _error(self) -> PayloadTooLargeError:
+    def _refusal(self, headers: Headers) -> Sa2VAError | None:
+        length = headers.get("content-length", "")
+        if length.isdecimal() and int(length) > self._limit:
+            return self._too_large()
+        if headers.get("content-type", "").startswith(PICKLE):
+            return UnsupportedMediaError("pickled bodies are never read")
+        return None
+
+    def _too_large(self) -> PayloadTooLargeError:
         return PayloadTooLargeError(f"the body is over the limit of {self._limit / 2**20:g} MiB")
-
-
-def _announced_length(scope: Scope) -> int:
-    text = Headers(scope=scope).get("content-length", "")
-    return int(text) if text.isdecimal() else 0

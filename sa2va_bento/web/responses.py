@@ -3,7 +3,6 @@
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from http import HTTPStatus
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -16,8 +15,12 @@ logger = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[Response]]
 
 PHRASES = {
+    400: "bad request",
     404: "there is no such endpoint",
     405: "this endpoint does not take that method",
+    413: "the body is too large",
+    415: "this media type is not supported",
+    429: "too many requests",
     500: "internal error",
     503: "the service is not ready",
     504: "no answer within the request's deadline",
@@ -64,7 +67,7 @@ def contract_error(status: int, body: bytes, request_id: str) -> bytes:
     """
     answer = _json_object(body)
     if not isinstance(answer.get("error"), str):
-        answer = {"error": PHRASES.get(status, HTTPStatus(status).phrase.lower())}
+        answer = {"error": PHRASES.get(status, "the request failed")}
     return json.dumps({**answer, "request_id": request_id}, ensure_ascii=False).encode()
 
 

@@ -4,6 +4,7 @@
 that can't load its model tells the supervisor to leave first.
 """
 
+import logging
 import os
 import signal
 import sys
@@ -23,6 +24,16 @@ def settings_or_exit() -> Settings:
         return load_settings()
     except StartupError as error:
         sys.exit(f"sa2va: {error.message}")
+
+
+def configure_logging(level: str) -> None:
+    """Sends the package's log to stderr, where BentoML's goes."""
+    logger = logging.getLogger("sa2va_bento")
+    logger.setLevel(level)
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s [%(levelname)s] [%(name)s] %(message)s"))
+        logger.addHandler(handler)
 
 
 def listen_for_failure() -> None:

@@ -1,0 +1,104 @@
+"""A model that isn't one: deterministic answers in no time, as slow, full or broken as a test asks."""
+
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from sa2va_bento.errors import OverloadedError
+from sa2va_bento.result import Prediction, PredictRequest, Segment, Usage
+
+
+class FakePredictor:
+    """Segments the left half of every picture when the prompt asks to segment, else says what it was asked.
+
+    While `gate` is closed (cleared) requests wait. `failure` is raised instead of an answer.
+    """
+
+    def __init__(self, capacity: int = 64) -> None:
+        self.capacity = capacity
+        self.gate = threading.Event()
+        self.gate.set()
+        self.failure: Exception | None = None
+        self.requests: list[PredictRequest] = []
+        self.cancelled = 0
+        self.is_ready = True
+        self.is_alive = True
+        self.closed = False
+        self.info = {"family": "fake", "device": "cpu", "dtype": "float32"}
+        self._pending = 0
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(16)
+
+    @property
+    def queue_depth(self) -> int:
+        return self._pending
+
+    def submit(self, request: PredictRequest) -> "Future[Prediction]":
+        with self._lock:
+            if self._pending >= self.capacity:
+                raise OverloadedError("the queue is full")
+            self._pending += 1
+        self.requests.append(request)
+        future: Future[Prediction] = Future()
+        future.add_done_callback(self._leave)
+        self._pool.submit(self._work, request, future)
+        return future
+
+    def close(self) -> None:
+        self.closed = True
+        self.gate.set()
+        self._pool.shutdown(wait=False)
+
+    def _leave(self, future: "Future[Prediction]") -> None:
+        with self._lock:
+            self._pending -= 1
+            self.cancelled += future.cancelled()
+
+    def _work(self, request: PredictRequest, future: "Future[Prediction]") -> None:
+        while not self.gate.wait(0.01) and not future.cancelled():
+            pass
+        if not future.set_running_or_notify_cancel():
+            return
+        if self.failure is not None:
+            future.set_exception(self.failure)
+        else:
+            future.set_result(answer(request))
+
+    def wait_for_requests(self, count: int) -> None:
+        """Returns once that many requests have arrived in all."""
+        deadline = time.monotonic() + 10
+        while len(self.requests) < count:
+            assert time.monotonic() < deadline, f"{len(self.requests)} of {count} requests arrived"
+            time.sleep(0.005)
+
+
+def answer(request: PredictRequest) -> Prediction:
+    """What the fake says."""
+    assert request.image is not None
+    segments = "segment" in request.prompt.lower()
+    return Prediction(
+        result="Sure, <p> the left half </p> [SEG]." if segments else f"You asked: {request.prompt}",
+        text="Sure, the left half." if segments else f"You asked: {request.prompt}",
+        segments=(_left_half(request),) if segments else (),
+        image_size=request.image.size,
+        usage=Usage(prompt_tokens=300, image_tokens=256, completion_tokens=5),
+        finish_reason="stop",
+        timings_ms={"queue": 0.1, "preprocess": 1.0, "prefill": 2.0, "decode": 3.0, "segment": 4.0, "total": 10.1},
+    )
+
+
+def _left_half(request: PredictRequest) -> Segment:
+    assert request.image is not None
+    width, height = request.image.size
+    mask = np.zeros((height, width), bool)
+    mask[:, : width // 2] = True
+    return Segment(
+        mask=mask,
+        score=0.93,
+        object_score=0.99,
+        threshold=request.mask_threshold,
+        phrase="the left half",
+        text_span=(6, 19),
+    )
