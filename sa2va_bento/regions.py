@@ -13,7 +13,7 @@ from PIL import Image
 
 from sa2va_bento.errors import BadRequestError
 from sa2va_bento.masks import Mask
-from sa2va_bento.media import decode_base64, open_image
+from sa2va_bento.media import MAX_SIDE, decode_base64, open_image
 
 Size = tuple[int, int]
 """(W, H), as in `Image.size`."""
@@ -74,7 +74,7 @@ def png_to_mask(text: str, size: Size, field: str) -> Mask:
     Raises:
         BadRequestError: not a PNG, a size that is not the picture's, or all black.
     """
-    image = open_image(decode_base64(text, field), size[0] * size[1], field)
+    image = open_image(decode_base64(text, field), MAX_SIDE**2, field)  # the size must match before it is decoded
     if image.format != "PNG":
         raise BadRequestError(f"{field}: a mask must be a PNG")
     if image.size != size:
