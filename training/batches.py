@@ -1,6 +1,6 @@
 """Batches of scenes from the pool as tensors, and the same scenes turned and mirrored."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,10 +28,12 @@ class Batch:
 class ScenePool:
     """Draws batches from the shards on disk."""
 
-    def __init__(self, size: int, tiles: bool = False, frames: bool = False, turn: bool = True) -> None:
-        """`turn`: show each scene in one of its eight mirrored or turned forms."""
-        self.shards: list[Shard] = open_pool()
-        self.size, self.tiles, self.frames, self.turn = size, tiles, frames, turn
+    def __init__(
+        self, size: int, tiles: bool = False, frames: bool = False, forms: int = 2, kind: str = "pool"
+    ) -> None:
+        """`forms`: show each scene in one of the first so many of its eight mirrored and turned forms."""
+        self.shards: list[Shard] = open_pool(kind)
+        self.size, self.tiles, self.frames, self.forms = size, tiles, frames, forms
         self.per_shard = len(self.shards[0].things)
         self.total = self.per_shard * len(self.shards)
 
@@ -43,7 +45,7 @@ class ScenePool:
                 yield self.batch(order[start : start + self.size])
 
     def batch(self, scenes: np.ndarray) -> Batch:
-        turn = int(np.random.randint(8)) if self.turn else 0
+        turn = int(np.random.randint(self.forms))
         tiles = _pixels(self._rows("tiles", scenes), VIT_MEAN, VIT_STD, turn) if self.tiles else None
         frames = _pixels(self._rows("frames", scenes), SAM_MEAN, SAM_STD, turn) if self.frames else None
         labels = turned(torch.from_numpy(self._rows("labels", scenes)).long(), turn)
@@ -80,3 +82,9 @@ def turned_things(things: Tensor, turn: int) -> Tensor:
     if turn & 4:
         x, y, x0, y0, x1, y1 = y, x, y0, x0, y1, x1
     return torch.cat([kind, torch.stack([x, y, x0, y0, x1, y1], -1)], -1)
+
+
+def mixed(normal: Iterator[Batch], crowded: Iterator[Batch], share: Callable[[], float]) -> Iterator[Batch]:
+    """Batches of either kind; `share` says how likely a crowded one is at present."""
+    while True:
+        yield next(crowded if np.random.random() < share() else normal)

@@ -56,7 +56,7 @@ def published_tensors(model: InternVLSa2VA) -> dict[str, Tensor]:
     state.pop(LM_HEAD)
     on_prompts, on_image = GAUSSIAN_IN_TREE
     state[on_prompts] = state[on_image]  # one tensor in the published layout; training used the image's
-    keep = {name for name in to_published({name: state[name] for name in GAUSSIAN_IN_TREE})}
+    keep = set(to_published({name: state[name] for name in GAUSSIAN_IN_TREE}))
     published = to_published(state)
     return {
         name: (tensor.float() if name in keep else tensor.to(torch.bfloat16)).contiguous().clone()

@@ -111,11 +111,31 @@ def build_model(config: Sa2VAConfig, seed: int = 0) -> InternVLSa2VA:
             nn.init.normal_(parameter, std=0.02)
     with torch.no_grad():
         model.vision_model.embeddings.position_embeddings[0, 1:] = _waves(TILE_SIZE // PATCH, VIT_WIDTH)
+        for layer in model.vision_model.encoder.layer:
+            _attend_to_alike(layer.attention, VIT_HEADS)
     return model
 
 
+def _attend_to_alike(attention: nn.Module, heads: int) -> None:
+    """Mimetic initialisation (Trockman and Kolter, 2023): queries meet keys that are alike in content and place, and
+    values pass through with their sign turned, as in trained transformers. A small ViT then sees outlines sooner."""
+    width = attention.q_proj.weight.shape[0]
+    depth = width // heads
+    for head in range(heads):
+        rows = slice(head * depth, (head + 1) * depth)
+        left, size, right = torch.linalg.svd(
+            0.7 * torch.randn(width, width) / math.sqrt(width) + 0.7 * torch.eye(width)
+        )
+        root = size[:depth].sqrt()[:, None]
+        attention.q_proj.weight[rows] = root * left[:, :depth].T
+        attention.k_proj.weight[rows] = root * right[:depth]
+    left, size, right = torch.linalg.svd(0.4 * torch.randn(width, width) / math.sqrt(width) - 0.4 * torch.eye(width))
+    attention.v_proj.weight.copy_(size.sqrt()[:, None] * right)
+    attention.projection_layer.weight.copy_(left * size.sqrt())
+
+
 def _waves(side: int, width: int) -> torch.Tensor:
-    """Sines and cosines of a grid's rows and columns (side * side, width): a start from which nearness is easy to learn."""
+    """Sines and cosines of a grid's rows and columns (side * side, width): from these, nearness is easy to learn."""
     angles = torch.arange(side)[:, None] * math.pi / 2 ** torch.linspace(0, 5, width // 4)
     line = 0.5 * torch.cat([angles.sin(), angles.cos()], -1)  # (side, width / 2)
     return torch.cat([line[:, None].expand(-1, side, -1), line[None].expand(side, -1, -1)], -1).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""One training loop for all stages: a time budget instead of a step count, a checkpoint every ninety seconds, resumable.
+"""One training loop for all stages: a time budget instead of a step count, checkpoints, resumable.
 
 A stage is a module and a function that returns its losses; the loop owns the optimiser, the learning rate (warm-up,
 then a cosine over the stage's minutes of training), clipping, logging and the checkpoint in `training/runs/<stage>/`.
@@ -21,6 +21,8 @@ Losses = dict[str, Tensor]
 
 CHECKPOINT_SECONDS = 90.0
 LOG_STEPS = 50
+MUON_SIDE = 32  # smaller matrices are left to AdamW
+NOT_MUON = ("embed_tokens.weight", "out.1.weight", "prompts.color.weight", "prompts.shape.weight")  # tables and heads
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Plan:
     warmup_steps: int = 100
     final_lr: float = 0.03  # share of `lr` at the end
     weight_decay: float = 0.03
+    muon_boost: float = 4.0  # Muon's rate over AdamW's: short trainings want large steps
     clip: float = 1.0
 
     @property
@@ -47,13 +50,21 @@ class Trainer:
         """Parameters whose name starts with one of `slow` learn at `slow_factor` of the rate."""
         self.plan, self.module = plan, module
         self.step, self.spent = 0, 0.0  # steps done, seconds trained, both over all runs of the stage
-        self.optimizer = torch.optim.AdamW(_groups(plan, module, slow, slow_factor), lr=plan.lr, betas=(0.9, 0.98))
+        matrices, others = _groups(plan, module, slow, slow_factor)
+        self.optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, lr=plan.lr, betas=(0.9, 0.98))]
+        if matrices:
+            self.optimizers.append(torch.optim.Muon(matrices, lr=plan.lr, adjust_lr_fn="match_rms_adamw"))
         plan.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
 
     @property
     def is_done(self) -> bool:
         return self.spent >= self.plan.minutes * 60
+
+    @property
+    def share_done(self) -> float:
+        """Of the budget, 0 to 1."""
+        return min(1.0, self.spent / (self.plan.minutes * 60))
 
     def run(self, losses_of: Callable[[int], Losses]) -> None:
         """Calls `losses_of(step)` until the budget is spent; the sum of its losses is minimised."""
@@ -76,17 +87,19 @@ class Trainer:
         self.save()
 
     def _update(self, loss: Tensor) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate() * group["factor"]
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                boost = self.plan.muon_boost if isinstance(optimizer, torch.optim.Muon) else 1.0
+                group["lr"] = self._rate() * group["factor"] * boost
+        self.module.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.module.parameters(), self.plan.clip)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
 
     def _rate(self) -> float:
         warm = min(1.0, (self.step + 1) / self.plan.warmup_steps)
-        share = min(1.0, self.spent / (self.plan.minutes * 60))
-        cosine = (1 + math.cos(math.pi * share)) / 2
+        cosine = (1 + math.cos(math.pi * self.share_done)) / 2
         return self.plan.lr * warm * (self.plan.final_lr + (1 - self.plan.final_lr) * cosine)
 
     def _log(self, sums: dict[str, float]) -> None:
@@ -100,7 +113,7 @@ class Trainer:
         """Atomic: a run that is killed while it writes leaves the checkpoint before."""
         state = {
             "module": self.module.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "step": self.step,
             "spent": self.spent,
         }
@@ -114,21 +127,36 @@ class Trainer:
             return
         state = torch.load(path, weights_only=True)
         self.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.step, self.spent = state["step"], state["spent"]
         print(f"{self.plan.name}: resumed at step {self.step}, {self.spent / 60:.1f} minutes", flush=True)
 
 
-def _groups(plan: Plan, module: nn.Module, slow: tuple[str, ...], slow_factor: float) -> list[dict[str, object]]:
-    """Matrices decay, vectors and embeddings' scales do not; `factor` scales the learning rate."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+Group = dict[str, object]
+
+
+def _groups(
+    plan: Plan, module: nn.Module, slow: tuple[str, ...], slow_factor: float
+) -> tuple[list[Group], list[Group]]:
+    """Groups for Muon (the matrices between hidden layers) and for AdamW (the rest).
+
+    Vectors do not decay; `factor` scales the learning rate."""
+    matrices: dict[float, list[nn.Parameter]] = {}
+    others: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            groups.setdefault((parameter.ndim > 1, name.startswith(slow) if slow else False), []).append(parameter)
-    return [
-        {"params": found, "weight_decay": plan.weight_decay * decays, "factor": slow_factor if is_slow else 1.0}
-        for (decays, is_slow), found in groups.items()
-    ]
+        if not parameter.requires_grad:
+            continue
+        factor = slow_factor if slow and name.startswith(slow) else 1.0
+        if parameter.ndim == 2 and min(parameter.shape) >= MUON_SIDE and not name.endswith(NOT_MUON):
+            matrices.setdefault(factor, []).append(parameter)
+        else:
+            others.setdefault((parameter.ndim > 1, factor), []).append(parameter)
+    decay = plan.weight_decay
+    return (
+        [{"params": found, "weight_decay": decay, "factor": factor} for factor, found in matrices.items()],
+        [{"params": found, "weight_decay": decay * d, "factor": factor} for (d, factor), found in others.items()],
+    )
 
 
 def load_part(stage: str, prefix: str) -> dict[str, Tensor]:

@@ -1,8 +1,8 @@
 """Losses of SAM2's three mask proposals and of its own estimates."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 from sa2va_bento.model.grounding import DecodedMasks
 
@@ -12,17 +12,17 @@ OTHERS_SHARE = 0.15  # weight of the two proposals that fit worse
 
 def mask_losses(decoded: DecodedMasks, targets: Tensor, present: Tensor) -> dict[str, Tensor]:
     """`targets` (P, T, T) of 0 and 1; `present` (P,) bool: prompts of absent objects train the object score alone."""
-    score = F.binary_cross_entropy_with_logits(decoded.object_score[:, 0], present.float())
+    score = functional.binary_cross_entropy_with_logits(decoded.object_score[:, 0], present.float())
     logits, predicted = decoded.logits[present], decoded.iou[present]
-    logits = F.interpolate(logits, size=targets.shape[-2:], mode="bilinear", align_corners=False)
+    logits = functional.interpolate(logits, size=targets.shape[-2:], mode="bilinear", align_corners=False)
     target = targets[present][:, None].expand_as(logits)
-    bce = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean((-2, -1))
+    bce = functional.binary_cross_entropy_with_logits(logits, target, reduction="none").mean((-2, -1))
     dice = _dice(logits.sigmoid(), target)
     fit = BCE_WEIGHT * bce + DICE_WEIGHT * dice  # (P, 3)
     actual = mask_iou(logits.detach() > 0, target > 0.5)
     return {
         "mask": (1 - OTHERS_SHARE) * fit.min(-1).values.mean() + OTHERS_SHARE * fit.mean(),
-        "iou_head": IOU_WEIGHT * F.mse_loss(predicted, actual),
+        "iou_head": IOU_WEIGHT * functional.mse_loss(predicted, actual),
         "score": SCORE_WEIGHT * score,
     }
 
@@ -41,5 +41,5 @@ def chosen_iou(decoded: DecodedMasks, targets: Tensor) -> Tensor:
     """IoU (P,) of the proposal that serving would choose."""
     rows = torch.arange(len(targets))
     logits = decoded.logits[rows, decoded.iou.argmax(-1)][:, None]
-    logits = F.interpolate(logits, size=targets.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+    logits = functional.interpolate(logits, size=targets.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
     return mask_iou(logits > 0, targets > 0.5)

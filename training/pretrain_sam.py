@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sa2va_bento.model.config import Sa2VAConfig
 from sa2va_bento.model.grounding import decode_proposals, encode_image
-from training.batches import Batch, ScenePool
+from training.batches import Batch, ScenePool, mixed
 from training.dense import DenseHead, dense_losses, dense_scores, dense_targets
 from training.geometry import SAM_WIDTH, build_model, config_dict
 from training.loop import Losses, Plan, Trainer
@@ -17,9 +17,10 @@ from training.masks import chosen_iou, mask_losses
 from training.prompts import ANY_COLOR, ANY_SHAPE, PromptTable, Words
 from training.scenes import COLORS, SHAPES
 
-PROMPTS_A_SCENE = 3
+PROMPTS_A_SCENE = 4
 ABSENT_SHARE = 0.1
 PLACE_NOISE = 0.03
+CROWDED_AT_FIRST = 0.8  # share of crowded scenes when the stage starts; none when it ends
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,9 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     stage = SamPretraining()
     trainer = Trainer(Plan("sam", args.minutes, lr=1.0e-3), stage)
-    batches, rng = iter(ScenePool(args.batch, frames=True)), random.Random(trainer.step)
+    normal, crowded = (iter(ScenePool(args.batch, frames=True, kind=kind)) for kind in ("pool", "crowd"))
+    batches = mixed(normal, crowded, lambda: CROWDED_AT_FIRST * (1 - trainer.share_done))
+    rng = random.Random(trainer.step)
     trainer.run(lambda step: losses_of(stage, next(batches), rng, report=step % 100 == 99))
 
 

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from sa2va_bento.model.config import Sa2VAConfig
-from training.batches import Batch, ScenePool
+from training.batches import Batch, ScenePool, mixed
 from training.dense import DenseHead, dense_losses, dense_scores, dense_targets
 from training.geometry import VIT_WIDTH, build_model, config_dict
 from training.loop import Losses, Plan, Trainer
+
+CROWDED_AT_FIRST = 0.95  # share of crowded scenes when the stage starts; none when it ends
 
 
 class VitPretraining(nn.Module):
@@ -22,7 +24,7 @@ class VitPretraining(nn.Module):
         self.head = DenseHead(VIT_WIDTH)
 
     def forward(self, tiles: Tensor) -> Tensor:
-        """(B, 3, 224, 224) to the head's predictions (B, 256, 81)."""
+        """(B, 3, 224, 224) to the head's predictions (B, 256, 97)."""
         return self.head(self.vision_model(pixel_values=tiles).last_hidden_state[:, 1:])
 
 
@@ -43,8 +45,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     stage = VitPretraining()
-    trainer = Trainer(Plan("vit", args.minutes, lr=1.2e-3), stage)
-    batches = iter(ScenePool(args.batch, tiles=True))
+    trainer = Trainer(Plan("vit", args.minutes, lr=2e-3), stage)
+    normal, crowded = (iter(ScenePool(args.batch, tiles=True, kind=kind)) for kind in ("pool", "crowd"))
+    batches = mixed(normal, crowded, lambda: CROWDED_AT_FIRST * (1 - trainer.share_done))
     trainer.run(lambda step: losses_of(stage, next(batches), report=step % 100 == 99))
 
 

@@ -80,20 +80,27 @@ class Scene:
         return self.labels == index + 1
 
 
-def make_scene(seed: int, held_out: bool = False, longest: int = 1000, count: int | None = None) -> Scene:
-    """Draw the scene of `seed`; sides of 200 to `longest` pixels, at most 2:1, `count` objects (1 to 5 when not given)."""
+CROWD = 14  # most objects of a crowded scene
+
+
+def make_scene(seed: int, held_out: bool = False, longest: int = 1000, crowded: bool = False) -> Scene:
+    """Draw the scene of `seed`; sides of 200 to `longest` pixels, at most 2:1, 1 to 5 objects.
+
+    A crowded one, of many smaller objects, is not what the model is asked about: it teaches an encoder more for the
+    same work.
+    """
     rng = np.random.default_rng([seed, int(held_out)])
     for _ in range(20):
-        scene = _attempt(rng, held_out, longest, count)
+        scene = _attempt(rng, held_out, longest, crowded)
         if scene is not None:
             return scene
     raise RuntimeError(f"no scene could be laid out for seed {seed}")
 
 
-def _attempt(rng: np.random.Generator, held_out: bool, longest: int, count: int | None) -> Scene | None:
+def _attempt(rng: np.random.Generator, held_out: bool, longest: int, crowded: bool) -> Scene | None:
     width, height = _size(rng, longest)
     kind, background = _background(rng, width, height, held_out)
-    things = _layout(rng, background, count or int(rng.integers(1, 6)))
+    things = _crowd(rng, background) if crowded else _layout(rng, background, int(rng.integers(1, 6)))
     canvas, labels = _draw(rng, background, things)
     for index, thing in enumerate(things):
         if (labels == index + 1).sum() < 0.7 * _area(thing):
@@ -199,6 +206,18 @@ def _layout(rng: np.random.Generator, background: np.ndarray, count: int) -> lis
     return things
 
 
+def _crowd(rng: np.random.Generator, background: np.ndarray) -> list[Thing]:
+    """As many objects as thirty tries place, of all colours and shapes and a tenth to a third of the shorter side."""
+    things: list[Thing] = []
+    for _ in range(30):
+        name = COLORS[int(rng.integers(len(COLORS)))], SHAPES[int(rng.integers(len(SHAPES)))]
+        thing = _place(rng, background, *name, shrink=0.65)
+        fits = all(_apart(thing, other) for other in things) and _stands_out(thing, background)
+        if fits and len(things) < CROWD:
+            things.append(thing)
+    return things
+
+
 def _names(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
     """Colour and shape of each object; some scenes share one colour or one shape so that both words matter."""
     few_colors = rng.permutation(len(COLORS))[: int(rng.integers(1, 7))]
@@ -282,9 +301,7 @@ def _coverage(thing: Thing, width: int, height: int, smooth: bool) -> tuple[tupl
     return (slice(y0, y1), slice(x0, x1)), np.asarray(canvas, np.float32) / 255
 
 
-def _draw(
-    rng: np.random.Generator, background: np.ndarray, things: list[Thing]
-) -> tuple[np.ndarray, np.ndarray]:
+def _draw(rng: np.random.Generator, background: np.ndarray, things: list[Thing]) -> tuple[np.ndarray, np.ndarray]:
     height, width = background.shape[:2]
     canvas, labels = background.copy(), np.zeros((height, width), np.uint8)
     smooth = rng.random() < 0.75

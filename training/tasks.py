@@ -1,12 +1,12 @@
 """What people ask about a scene and what the model should answer.
 
-Each writer takes a scene's objects and gives one turn, or None where the question does not fit the scene. The masks of a
-turn are object numbers, one for each `[SEG]` of the answer, in order.
+Each writer takes a scene's objects and gives one turn, or None where the question does not fit the scene. A turn
+refers to one object for each `[SEG]` of its answer, in order.
 """
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from training.scenes import COLORS, SHAPES
 
@@ -37,7 +37,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Reference:
-    """What one `[SEG]` stands for: the object, the words that name it, and whether they leave several to choose from."""
+    """What one `[SEG]` stands for: the object, the words that name it, and whether these fit several."""
 
     number: int
     color: str | None
@@ -50,6 +50,7 @@ class Turn:
     question: str
     answer: str
     references: tuple[Reference, ...] = ()
+    kind: str = ""  # name of the writer
 
 
 Items = Sequence[Item]
@@ -191,7 +192,9 @@ def segment_all(items: Items, rng: random.Random) -> Turn | None:
     color, shape = rng.choice([(rng.choice(items).color, None), (None, rng.choice(items).shape), (None, None)])
     found = sorted((item for item in items if _fits(item, color, shape)), key=lambda item: item.x)
     references = tuple(Reference(item.number, color, shape, has_place=len(found) > 1) for item in found)
-    return Turn(_ask(SEGMENT_ALL, _phrase(color, shape, rng) + "s", rng), f"Sure, {_list([SEG] * len(found))}.", references)
+    return Turn(
+        _ask(SEGMENT_ALL, _phrase(color, shape, rng) + "s", rng), f"Sure, {_list([SEG] * len(found))}.", references
+    )
 
 
 # ------------------------------------------------------------------------------------------------ questions
@@ -310,9 +313,10 @@ def conversation(items: Items, rng: random.Random, turns: int) -> list[Turn]:
     writers, weights = zip(*MIX, strict=True)
     written: list[Turn] = []
     while len(written) < turns:
-        turn = rng.choices(writers, weights)[0](items, rng)
+        writer = rng.choices(writers, weights)[0]
+        turn = writer(items, rng)
         if turn is not None:
-            written.append(turn)
+            written.append(replace(turn, kind=writer.__name__))
     return written
 
 
@@ -357,5 +361,3 @@ def _vary(question: str, rng: random.Random) -> str:
     if rng.random() < 0.04 and not question.lower().startswith("please"):
         question = f"please {question[0].lower()}{question[1:]}"
     return question
-
-

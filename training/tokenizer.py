@@ -22,23 +22,24 @@ QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 CHAT_TEMPLATE = (
-    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' "
+    "+ '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-COMMON_WORDS = (
-    "the be to of and a in that have it for not on with he as you do at this but his by from they we say her she or an "
-    "will my one all would there their what so up out if about who get which go me when make can like time no just him "
-    "know take people into year your good some could them see other than then now look only come its over think also "
-    "back after use two how our work first well way even new want because any these give day most us is are was were "
-    "been has had did said each many few more very much here where why while before between under above below left "
-    "right top bottom middle center corner side near next small large big little bright dark light long short wide high "
-    "low old young hot cold open close read write word letter number digit text line point area part region frame video "
-    "photo picture image mask outline box button page sign name color colour red green blue yellow purple orange black "
-    "white brown pink gray circle square triangle star object shape thing person man woman child dog cat car tree house "
-    "zero one two three four five six seven eight nine ten first second third last both none another same different "
-    "user assistant please thank hello yes no sorry show find segment describe count mark point tell explain answer "
-    "question help question region1 region2 region3 There are part regions in the picture"
-).split()
+COMMON_WORDS = """
+    the be to of and a in that have it for not on with he as you do at this but his by from they we say her she or
+    an will my one all would there their what so up out if about who get which go me when make can like time no
+    just him know take people into year your good some could them see other than then now look only come its over
+    think also back after use two how our work first well way even new want because any these give day most us is
+    are was were been has had did said each many few more very much here where why while before between under
+    above below left right top bottom middle center corner side near next small large big little bright dark light
+    long short wide high low old young hot cold open close read write word letter number digit text line point
+    area part region frame video photo picture image mask outline box button page sign name color colour red green
+    blue yellow purple orange black white brown pink gray circle square triangle star object shape thing person
+    man woman child dog cat car tree house zero one two three four five six seven eight nine ten first second
+    third last both none another same different user assistant please thank hello yes no sorry show find segment
+    describe count mark point tell explain answer question help question region1 region2 region3 There are part
+    regions in the picture
+""".split()  # noqa: SIM905
 
 
 def corpus(lines: int = 20000, seed: int = 7) -> Iterator[str]:
