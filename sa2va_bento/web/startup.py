@@ -27,13 +27,8 @@ def settings_or_exit() -> Settings:
 
 
 def configure_logging(level: str) -> None:
-    """Sends the package's log to stderr, where BentoML's goes."""
-    logger = logging.getLogger("sa2va_bento")
-    logger.setLevel(level)
-    if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s [%(levelname)s] [%(name)s] %(message)s"))
-        logger.addHandler(handler)
+    """Sets how much the package logs; BentoML's handlers write it."""
+    logging.getLogger("sa2va_bento").setLevel(level)
 
 
 def listen_for_failure() -> None:
