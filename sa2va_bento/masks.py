@@ -112,7 +112,7 @@ def encode_polygons(mask: Mask, tolerance: float = POLYGON_TOLERANCE) -> list[Po
         return []
     part = np.pad(mask[y : y + height, x : x + width].astype(np.float32), 1)
     generator = contourpy.contour_generator(z=part, fill_type=contourpy.FillType.OuterOffset)
-    points, offsets = generator.filled(0.5, 2.0)
+    points, offsets = cast("tuple[list[Points], list[NDArray[np.integer]]]", generator.filled(0.5, 2.0))
     shift = np.array([x - 0.5, y - 0.5])  # a grid point is a pixel's centre, and the padding moved it by one
     return [_polygon(part_points + shift, cuts, tolerance) for part_points, cuts in zip(points, offsets, strict=True)]
 

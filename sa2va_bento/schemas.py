@@ -101,16 +101,16 @@ class Region(_Model):
     """A visual prompt: exactly one of `box`, `polygon` and `mask`, in pixels of the picture as displayed."""
 
     box: tuple[Number, Number, Number, Number] | None = Field(
-        None, description="[x, y, w, h]", examples=[[100, 50, 200, 120]]
+        default=None, description="[x, y, w, h]", examples=[[100, 50, 200, 120]]
     )
     polygon: list[tuple[Number, Number]] | None = Field(
-        None,
+        default=None,
         description="Corners [x, y]; the last joins the first",
         examples=[[[10, 10], [200, 10], [90, 150]]],
         min_length=3,
         max_length=MAX_POLYGON_POINTS,
     )
-    mask: RegionMask | None = Field(None, description="A mask of the picture's size")
+    mask: RegionMask | None = Field(default=None, description="A mask of the picture's size")
 
 
 class HistoryTurn(_Model):
@@ -130,27 +130,27 @@ class ProcessRequest(_Model):
         examples=["data:image/png;base64,iVBORw0KGgo="],
     )
     prompt: Text = Field(min_length=1, description="What to do or say", examples=["Please segment the red circle."])
-    mask_format: MaskFormat = Field("rle", description="How masks are encoded", examples=["rle"])
+    mask_format: MaskFormat = Field(default="rle", description="How masks are encoded", examples=["rle"])
     mask_threshold: Number = Field(
-        0.5, ge=0, le=1, description="Probability above which a pixel belongs to a mask", examples=[0.5]
+        default=0.5, ge=0, le=1, description="Probability above which a pixel belongs to a mask", examples=[0.5]
     )
     regions: list[Region] = Field(
-        [],
+        default=[],
         description="Visual prompts; the prompt speaks of them as region1, region2, ...",
         examples=[[{"box": [100, 50, 200, 120]}]],
     )
     history: list[HistoryTurn] = Field(
-        [],
+        default=[],
         description="Earlier turns, oldest first",
         examples=[[{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]],
         max_length=MAX_TURNS,
     )
     include_overlay: Annotated[bool, Field(strict=True)] = Field(
-        False, description="Asks for the picture with its masks drawn in; not available yet", examples=[False]
+        default=False, description="Asks for the picture with its masks drawn in; not available yet", examples=[False]
     )
-    max_new_tokens: Count | None = Field(None, description="Most tokens of the reply", examples=[256])
+    max_new_tokens: Count | None = Field(default=None, description="Most tokens of the reply", examples=[256])
     max_tiles: Count | None = Field(
-        None, description="Most tiles the picture is cut into; fewer is faster and coarser", examples=[12]
+        default=None, description="Most tiles the picture is cut into; fewer is faster and coarser", examples=[12]
     )
 
 
@@ -191,12 +191,12 @@ class UsageOut(_Model):
 class Timings(_Model):
     """Milliseconds spent on a request, stage by stage."""
 
-    queue: float = Field(0, description="Waiting for the model", examples=[0.4])
-    preprocess: float = Field(0, description="Decoding, tiling and tokenising", examples=[12.1])
-    prefill: float = Field(0, description="Reading picture and prompt", examples=[80.5])
-    decode: float = Field(0, description="Writing the reply", examples=[31.0])
-    segment: float = Field(0, description="Masks", examples=[44.2])
-    total: float = Field(0, description="From the arrival of the request to its answer", examples=[170.3])
+    queue: float = Field(default=0, description="Waiting for the model", examples=[0.4])
+    preprocess: float = Field(default=0, description="Decoding, tiling and tokenising", examples=[12.1])
+    prefill: float = Field(default=0, description="Reading picture and prompt", examples=[80.5])
+    decode: float = Field(default=0, description="Writing the reply", examples=[31.0])
+    segment: float = Field(default=0, description="Masks", examples=[44.2])
+    total: float = Field(default=0, description="From the arrival of the request to its answer", examples=[170.3])
 
 
 class ProcessResponse(_Model):
@@ -208,7 +208,7 @@ class ProcessResponse(_Model):
     request_id: str = Field(description="As in the `X-Request-ID` header", examples=["4f1c0a"])
     image: ImageSize | None = Field(description="Size of the picture")
     segments: list[SegmentOut] = Field(description="One for each `[SEG]`, in order")
-    overlay: str | None = Field(None, description="Data URL; null unless asked for", examples=[None])
+    overlay: str | None = Field(default=None, description="Data URL; null unless asked for", examples=[None])
     usage: UsageOut = Field(description="Token counts")
     finish_reason: Literal["stop", "length"] = Field(description="Why the reply ended", examples=["stop"])
     timings_ms: Timings = Field(description="Where the time went")
@@ -218,14 +218,14 @@ class ProcessResponse(_Model):
 class HealthResponse(_Model):
     """What is running."""
 
-    status: Literal["running"] = Field("running", description="`error`, with 503, until the model is ready")
+    status: Literal["running"] = Field(default="running", description="`error`, with 503, until the model is ready")
     uptime: str = Field(description="Since the start", examples=["0:10:30"])
     started_at: str = Field(description="Local time", examples=["2025-01-22T23:41:56"])
     model_path: str = Field(description="The model", examples=["ByteDance/Sa2VA-1B"])
     endpoints: dict[str, str] = Field(description="What else there is", examples=[{"/health": "GET - ..."}])
-    family: str = Field("", description="Architecture of the model", examples=["internvl"])
-    device: str = Field("", description="Where it computes", examples=["cuda:0"])
-    dtype: str = Field("", description="In which precision", examples=["bfloat16"])
+    family: str = Field(default="", description="Architecture of the model", examples=["internvl"])
+    device: str = Field(default="", description="Where it computes", examples=["cuda:0"])
+    dtype: str = Field(default="", description="In which precision", examples=["bfloat16"])
     versions: dict[str, str] = Field(description="Of the software", examples=[{"torch": "2.13.0"}])
     queue_depth: int = Field(description="Requests accepted and not yet answered", examples=[0])
 

@@ -74,7 +74,7 @@ def server_of(model: Model | None, **environment: str) -> Iterator[str]:
             thread.join()
 
 
-def wait_until_ready(client: httpx.Client, timeout_s: float = 20) -> None:
+def wait_until_ready(client: httpx.Client | TestClient, timeout_s: float = 20) -> None:
     """Returns once `/readyz` answers 200."""
     deadline = time.monotonic() + timeout_s
     while client.get("/readyz").status_code != 200:

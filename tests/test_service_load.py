@@ -8,8 +8,10 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.testclient import TestClient
 
-from sa2va_bento.errors import NotReadyError
+from sa2va_bento.errors import CheckpointError, NotReadyError
+from sa2va_bento.web import process
 from tests.fakes import FakePredictor
 from tests.pictures import PICTURE
 from tests.serving import asgi_of, client_of, load_service, server_of, wait_until_ready
@@ -37,10 +39,6 @@ def test_while_the_model_loads_it_is_alive_but_not_ready() -> None:
 
 
 def test_a_model_that_can_not_be_loaded_ends_liveness(capsys: pytest.CaptureFixture[str]) -> None:
-    from starlette.testclient import TestClient
-
-    from sa2va_bento.errors import CheckpointError
-
     def load(_: object) -> FakePredictor:
         raise CheckpointError("the folder lacks config.json")
 
@@ -69,7 +67,7 @@ def test_the_model_is_closed_with_the_service() -> None:
     assert model.closed
 
 
-def post(client: httpx.Client) -> httpx.Response:
+def post(client: httpx.Client | TestClient) -> Any:
     return client.post("/process", json=GOOD)
 
 
@@ -93,8 +91,6 @@ def test_probes_stay_fast_while_the_model_works() -> None:
 
 
 def test_decoding_a_large_picture_does_not_block_the_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sa2va_bento.web import process
-
     original = process.to_predict_request
     decoding = threading.Event()
 
