@@ -77,6 +77,13 @@ def server_of(model: Model | None, **environment: str) -> Iterator[str]:
 def wait_until_ready(client: httpx.Client | TestClient, timeout_s: float = 20) -> None:
     """Returns once `/readyz` answers 200."""
     deadline = time.monotonic() + timeout_s
-    while client.get("/readyz").status_code != 200:
+    while not _is_ready(client):
         assert time.monotonic() < deadline, "the service did not become ready"
         time.sleep(0.01)
+
+
+def _is_ready(client: httpx.Client | TestClient) -> bool:
+    try:
+        return client.get("/readyz").status_code == 200
+    except httpx.ConnectError:
+        return False
