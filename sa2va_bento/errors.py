@@ -66,6 +66,13 @@ class InferenceError(Sa2VAError):
     status = 500
 
 
+class DeviceLostError(Sa2VAError):
+    """The device does not compute any more; only a new process can help."""
+
+    status = 503
+    retry_after_s = 10
+
+
 class StartupError(Sa2VAError):
     """The service can't start. The message is the one line an operator needs."""
 

@@ -4,6 +4,7 @@ Pure functions of their inputs and of a loaded checkpoint; threads and queues ar
 """
 
 import time
+from collections.abc import Callable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
@@ -35,7 +36,8 @@ class Pipeline:
         self._config, self._tokenizer, self._settings = config, tokenizer, settings
         self._template = TEMPLATES[config.template]
         self._stop_ids = tokenizer.ids_of([*self._template.stop_words, tokenizer.eos_token])
-        self._context = config.llm.max_position_embeddings
+        self.context: int = min(settings.context, config.llm.max_position_embeddings)
+        """Prompt and reply tokens of a request, at most."""
 
     def prepare(self, request: PredictRequest) -> Prepared:
         """Tokens and pixels of a request.
@@ -44,7 +46,6 @@ class Pipeline:
             BadRequestError: the prompt is empty, or there are regions but no picture.
             PayloadTooLargeError: the prompt has more tokens than the service or the model takes.
         """
-        started = time.perf_counter()
         if not request.prompt.strip():
             raise BadRequestError("prompt is empty")
         if request.regions and request.image is None:
@@ -52,13 +53,11 @@ class Pipeline:
         picture = self._picture(request)
         tokens = self._picture_tokens(picture) if picture else None
         ids = self._tokenizer.encode(build_prompt(self._template, request.prompt, tokens, request.history))
-        sequence = self._sequence(request, ids, picture)
-        sequence.spent("preprocess", time.perf_counter() - started)
-        return Prepared(sequence, request, picture, tokens)
+        return Prepared(self._sequence(request, ids, picture), request, picture, tokens)
 
     def finish(self, prepared: Prepared, generation: Generation) -> Prediction:
         """The engine's answer as a prediction."""
-        reply = parse_reply(self._tokenizer, generation.output_ids)
+        reply = parse_reply(self._tokenizer, generation.output_ids, prepared.request.stop)
         picture = prepared.picture
         return Prediction(
             result=reply.result,
@@ -83,20 +82,30 @@ class Pipeline:
 
     def _picture_tokens(self, picture: PreparedPicture) -> PictureTokens:
         regions = tuple(int(cells.sum()) for cells in picture.region_cells)
-        return PictureTokens(len(picture.tiles) * self._config.tokens_per_tile, regions)
+        return PictureTokens(picture.tile_count * self._config.tokens_per_tile, regions)
 
     def _sequence(self, request: PredictRequest, ids: list[int], picture: PreparedPicture | None) -> Sequence:
-        limit = min(self._settings.max_prompt_tokens, self._context - 1)
+        limit = min(self._settings.max_prompt_tokens, self.context - 1)
         if len(ids) > limit:
             raise PayloadTooLargeError(f"the prompt has {len(ids)} tokens, at most {limit} are taken")
         most = self._settings.max_new_tokens
         return Sequence(
             prompt_ids=tuple(ids),
             picture=_picture_input(picture) if picture else None,
-            max_new_tokens=min(request.max_new_tokens or most, most, self._context - len(ids)),
+            max_new_tokens=min(request.max_new_tokens or most, most, self.context - len(ids)),
             stop_ids=self._stop_ids,
+            sampling=request.sampling,
+            ends_reply=self._ends_reply(request.stop),
             deadline=time.monotonic() + self._settings.timeout_s,
         )
+
+    def _ends_reply(self, stop: tuple[str, ...]) -> Callable[[list[int]], bool]:
+        """Looks for stop strings in the reply's last tokens: as many as the longest has bytes, so that none is missed
+        however it is cut into tokens."""
+        if not stop:
+            return lambda output_ids: False
+        reach = max(len(text.encode()) for text in stop)
+        return lambda output_ids: any(text in self._tokenizer.decode(output_ids[-reach:]) for text in stop)
 
     def _segments(
         self, prepared: Prepared, masks: Items[MaskLogits], phrases: Items[Phrase | None]
@@ -120,7 +129,10 @@ class Pipeline:
 
 def _picture_input(picture: PreparedPicture) -> PictureInput:
     return PictureInput(
-        tiles=picture.tiles.numpy(),
-        sam_pixels=picture.sam_pixels.numpy(),
+        key=picture.key,
+        tiles_key=picture.tiles_key,
+        tile_count=picture.tile_count,
+        load_tiles=lambda: picture.tiles().numpy(),
+        load_sam_pixels=lambda: picture.sam_pixels().numpy(),
         region_cells=tuple(cells.numpy() for cells in picture.region_cells),
     )

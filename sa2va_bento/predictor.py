@@ -10,6 +10,7 @@ import torch
 
 from sa2va_bento.engine.bridge import EngineThread
 from sa2va_bento.engine.runner import Runner, TokenIds
+from sa2va_bento.engine.scheduler import Limits, Scheduler
 from sa2va_bento.engine.sequence import Generation
 from sa2va_bento.errors import InferenceError, OverloadedError, Sa2VAError
 from sa2va_bento.model.checkpoint import choose_placement, load_model, resolve
@@ -32,7 +33,9 @@ class Predictor:
     def __init__(self, model: InternVLSa2VA, tokenizer: PromptTokenizer, settings: Settings) -> None:
         tokens = TokenIds(image_context=tokenizer.id_of(IMAGE_CONTEXT), seg=tokenizer.id_of(SEG))
         self._pipeline = Pipeline(model.config, tokenizer, settings)
-        self._engine = EngineThread(lambda: Runner(model, tokens))
+        limits = Limits(slots=settings.slots, context=self._pipeline.context, max_prefill=settings.max_prefill)
+        self._runner = Runner(model, tokens, limits, int(settings.feature_cache_mb * 2**20))
+        self._engine = EngineThread(self._runner, Scheduler(limits))
         self._pool = ThreadPoolExecutor(PREPARE_THREADS, thread_name_prefix="sa2va-prepare")
         self._max_pending = settings.max_queue
         self._pending, self._lock = 0, threading.Lock()
@@ -105,12 +108,17 @@ class Predictor:
             return
         try:
             prepared = self._pipeline.prepare(request)
-            prepared.sequence.is_cancelled = answer.cancelled
-            generated = self._engine.submit(prepared.sequence)
+            picture, sequence = prepared.picture, prepared.sequence
+            if picture and picture.tiles_key not in self._runner.tile_features:
+                picture.tiles()
+            sequence.is_cancelled = answer.cancelled
+            sequence.spent("preprocess", time.perf_counter() - started)
+            generated = self._engine.submit(sequence)
+            generated.add_done_callback(lambda done: self._generated(done, prepared, answer, started))
+            if picture and picture.key not in self._runner.sam_features:
+                picture.sam_pixels()  # while the language model reads
         except Exception as error:
             _fail(answer, error)
-        else:
-            generated.add_done_callback(lambda done: self._generated(done, prepared, answer, started))
 
     def _generated(
         self, generated: "Future[Generation]", prepared: Prepared, answer: "Future[Prediction]", started: float

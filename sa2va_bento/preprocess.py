@@ -4,9 +4,12 @@ Everything here is arithmetic that the weights were trained with, so it follows 
 of the constants are the published code and InternVL's.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from threading import Lock
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -23,20 +26,39 @@ SAM_MEAN = tuple(torch.tensor(IMAGENET_MEAN, dtype=torch.bfloat16).tolist())
 """Upstream holds SAM2's statistics in bfloat16; the rounding is part of what the masks were trained on."""
 SAM_STD = tuple(torch.tensor(IMAGENET_STD, dtype=torch.bfloat16).tolist())
 
+T = TypeVar("T")
 Grid = tuple[int, int]
 """Columns and rows of tiles."""
 
 
+class Lazy(Generic[T]):
+    """A value that is made once, by whichever thread asks first."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make, self._lock = make, Lock()
+        self._made: list[T] = []
+
+    def __call__(self) -> T:
+        with self._lock:
+            if not self._made:
+                self._made.append(self._make())
+            return self._made[0]
+
+
 @dataclass(frozen=True)
 class PreparedPicture:
-    """One picture for the model, float32 on the CPU.
+    """One picture for the model. Its tensors, float32 on the CPU, are made when they are first asked for.
 
-    `tiles` (N, 3, S, S) for the vision tower, the thumbnail last; `sam_pixels` (3, M, M) for SAM2; `size` is the
-    picture's (width, height). `region_cells` has a boolean (cells^2,) a region: the cells of the last tile it covers.
+    `tiles()` (N, 3, S, S) for the vision tower, the thumbnail last, N being `tile_count`; `sam_pixels()` (3, M, M) for
+    SAM2; `size` is the picture's (width, height). `key` names its content, `tiles_key` its content and cut.
+    `region_cells` has a boolean (cells^2,) a region: the cells of the last tile it covers.
     """
 
-    tiles: Tensor
-    sam_pixels: Tensor
+    key: str
+    tiles_key: str
+    tile_count: int
+    tiles: Lazy[Tensor]
+    sam_pixels: Lazy[Tensor]
     size: tuple[int, int]
     region_cells: tuple[Tensor, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -53,24 +75,43 @@ def prepare_picture(
             covered = nearest_cell(mask, config.cells_per_side)
             warnings.append(f"region{number} is smaller than an image cell; its nearest cell stands for it")
         cells.append(covered.flatten())
+    grid, key = tile_grid(image.size, config.tiles, max_tiles), content_key(image)
     return PreparedPicture(
-        tiles=torch.stack([tile_pixels(tile) for tile in cut_tiles(image, config.tiles, max_tiles)]),
-        sam_pixels=sam_pixels(image, config.sam2_shape.image_size),
+        key=key,
+        tiles_key=f"{key}/{grid[0]}x{grid[1]}",
+        tile_count=tile_count(grid, config.tiles),
+        tiles=Lazy(lambda: torch.stack([tile_pixels(tile) for tile in cut_tiles(image, config.tiles, grid)])),
+        sam_pixels=Lazy(lambda: sam_pixels(image, config.sam2_shape.image_size)),
         size=image.size,
         region_cells=tuple(cells),
         warnings=tuple(warnings),
     )
 
 
-def cut_tiles(image: Image.Image, spec: TileSpec, max_tiles: int | None = None) -> list[Image.Image]:
-    """Resizes a picture to the best grid of square tiles and cuts it, row by row; a thumbnail of the whole picture
-    follows unless there is one tile only."""
-    side = spec.image_size
-    columns, rows = best_grid(*image.size, side, min(max_tiles or spec.max, spec.max))
+def content_key(image: Image.Image) -> str:
+    """Names a picture by its pixels: equal keys mean equal pictures."""
+    return hashlib.blake2b(image.tobytes(), digest_size=16, person=b"%dx%d" % image.size).hexdigest()
+
+
+def tile_grid(size: tuple[int, int], spec: TileSpec, max_tiles: int | None = None) -> Grid:
+    """The grid that a picture of `size` is cut into."""
+    return best_grid(*size, spec.image_size, min(max_tiles or spec.max, spec.max))
+
+
+def tile_count(grid: Grid, spec: TileSpec) -> int:
+    """Tiles of a grid, the thumbnail included."""
+    tiles = grid[0] * grid[1]
+    return tiles + 1 if spec.thumbnail and tiles > 1 else tiles
+
+
+def cut_tiles(image: Image.Image, spec: TileSpec, grid: Grid) -> list[Image.Image]:
+    """Resizes a picture to a grid of square tiles and cuts it, row by row; a thumbnail of the whole picture follows
+    unless there is one tile only."""
+    side, (columns, rows) = spec.image_size, grid
     resized = image.resize((columns * side, rows * side), Image.Resampling.BICUBIC)
     corners = [(x * side, y * side) for y in range(rows) for x in range(columns)]
     tiles = [resized.crop((x, y, x + side, y + side)) for x, y in corners]
-    if spec.thumbnail and len(tiles) > 1:
+    if tile_count(grid, spec) > len(tiles):
         tiles.append(image.resize((side, side), Image.Resampling.BICUBIC))
     return tiles
 

@@ -111,16 +111,21 @@ class Reply:
     phrases: tuple[Phrase | None, ...]
 
 
-def parse_reply(tokenizer: PromptTokenizer, ids: Sequence[int]) -> Reply:
-    """Takes a reply's token ids (without the stop token) apart.
+def parse_reply(tokenizer: PromptTokenizer, ids: Sequence[int], stop: Sequence[str] = ()) -> Reply:
+    """Takes a reply's token ids (without the stop token) apart, up to the first of the stop strings.
 
     Markers are told by their ids, so that a model that quotes a user's plain `[SEG]` marks nothing.
     """
     marker_ids = {tokenizer.id_of(marker): marker for marker in MARKERS}
-    prose = _Prose()
+    result = tokenizer.decode(ids)
+    end = min((place for text in stop if (place := result.find(text)) >= 0), default=len(result))
+    prose, left = _Prose(), end
     for marker, text in _runs(tokenizer, ids, marker_ids):
-        prose.add_marker(marker) if marker else prose.add_text(text)
-    return Reply(tokenizer.decode(ids).strip(), prose.finished(), tuple(prose.phrases))
+        if left <= 0:
+            break
+        prose.add_marker(marker) if marker else prose.add_text(text[:left])
+        left -= len(marker or text)
+    return Reply(result[:end].strip(), prose.finished(), tuple(prose.phrases))
 
 
 def _runs(

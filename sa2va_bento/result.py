@@ -24,6 +24,16 @@ class Turn:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen: temperature 0 takes the likeliest; otherwise it is drawn from the smallest set of
+    tokens whose probabilities sum to `top_p`, by random numbers that depend on `seed` alone."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class PredictRequest:
     """What a caller asks: an upright RGB picture (or none), a prompt, and how to answer.
 
@@ -38,6 +48,9 @@ class PredictRequest:
     mask_threshold: float = 0.5
     max_new_tokens: int | None = None
     max_tiles: int | None = None
+    sampling: Sampling = Sampling()
+    stop: tuple[str, ...] = ()
+    """Texts that end the reply where they begin; they are not part of it."""
 
 
 @dataclass(frozen=True)

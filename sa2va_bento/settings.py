@@ -40,6 +40,14 @@ class Settings(BaseSettings):
     max_body_mb: float = Field(default=32.0, gt=0, description="Largest request body in MiB")
     max_image_mpixels: float = Field(default=50.0, gt=0, description="Largest picture in millions of pixels")
     max_regions: int = Field(default=16, ge=0, description="Most visual prompts in a request")
+    slots: int = Field(default=16, ge=1, le=512, description="Requests that the model works on at once")
+    context: int = Field(default=8192, ge=128, description="Most tokens of a prompt and its reply together")
+    max_prefill: int = Field(
+        default=1024, ge=64, description="Prompt tokens read between two tokens of the running replies"
+    )
+    feature_cache_mb: float = Field(
+        default=512.0, ge=0, description="Memory of the device for features of pictures seen before, MiB; 0 keeps none"
+    )
     max_queue: int = Field(default=64, ge=1, description="Most requests that wait for the model; beyond it 503")
     timeout_s: float = Field(default=60.0, gt=0, description="Deadline of a request in seconds; past it 504")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

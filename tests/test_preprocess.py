@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from sa2va_bento.model.config import TileSpec
-from sa2va_bento.preprocess import best_grid, cells_of, cut_tiles, nearest_cell, sam_pixels
+from sa2va_bento.preprocess import best_grid, cells_of, cut_tiles, nearest_cell, sam_pixels, tile_count, tile_grid
 
 PUBLISHED = TileSpec()
 
@@ -24,24 +24,25 @@ PUBLISHED = TileSpec()
     ],
 )
 def test_number_of_tiles_is_upstreams(size: tuple[int, int], tiles: int) -> None:
-    assert len(cut_tiles(Image.new("RGB", size), PUBLISHED)) == tiles
+    grid = tile_grid(size, PUBLISHED)
+    assert tile_count(grid, PUBLISHED) == len(cut_tiles(Image.new("RGB", size), PUBLISHED, grid)) == tiles
 
 
 def test_fewer_tiles_on_request() -> None:
     for most in range(1, 13):
         columns, rows = best_grid(640, 480, 448, most)
         assert columns * rows <= most
-    assert len(cut_tiles(Image.new("RGB", (640, 480)), PUBLISHED, max_tiles=1)) == 1
+    assert tile_grid((640, 480), PUBLISHED, max_tiles=1) == (1, 1)
 
 
 def test_more_tiles_than_the_model_knows_are_not_cut() -> None:
-    assert len(cut_tiles(Image.new("RGB", (640, 480)), TileSpec(224, 1, thumbnail=False), max_tiles=12)) == 1
+    assert tile_grid((640, 480), TileSpec(224, 1, thumbnail=False), max_tiles=12) == (1, 1)
 
 
 def test_tiles_run_row_by_row_and_end_with_the_thumbnail() -> None:
     picture = Image.new("RGB", (896, 448), (10, 0, 0))
     picture.paste((20, 0, 0), (448, 0, 896, 448))
-    left, right, thumbnail = cut_tiles(picture, PUBLISHED, max_tiles=2)
+    left, right, thumbnail = cut_tiles(picture, PUBLISHED, (2, 1))
     assert (left.getpixel((224, 224)), right.getpixel((224, 224))) == ((10, 0, 0), (20, 0, 0))
     assert thumbnail.getpixel((10, 10)) == (10, 0, 0)
     assert thumbnail.getpixel((440, 10)) == (20, 0, 0)

@@ -3,10 +3,11 @@
 import logging
 import queue
 import threading
-from collections.abc import Callable
+import time
 from concurrent.futures import Future, InvalidStateError
 
 from sa2va_bento.engine.engine import Engine, ModelRunner, Outcome
+from sa2va_bento.engine.scheduler import Scheduler
 from sa2va_bento.engine.sequence import Generation, Sequence
 from sa2va_bento.errors import InferenceError, NotReadyError, Sa2VAError
 
@@ -16,12 +17,12 @@ logger = logging.getLogger(__name__)
 class EngineThread:
     """Runs an engine until it is closed. Every accepted sequence's future is resolved, whatever happens."""
 
-    def __init__(self, make_runner: Callable[[], ModelRunner]) -> None:
+    def __init__(self, runner: ModelRunner, scheduler: Scheduler) -> None:
         self._inbox: queue.SimpleQueue[Sequence | None] = queue.SimpleQueue()
         self._futures: dict[int, Future[Generation]] = {}
         self._lock = threading.Lock()
         self._closed = False
-        self._engine = Engine(make_runner(), self._resolve)
+        self._engine = Engine(runner, self._resolve, scheduler)
         self._thread = threading.Thread(target=self._run, name="sa2va-engine", daemon=True)
         self._thread.start()
 
@@ -39,6 +40,7 @@ class EngineThread:
         with self._lock:
             if not self.is_alive:
                 raise NotReadyError("the engine has stopped")
+            sequence.submitted_at = time.monotonic()
             self._futures[id(sequence)] = future
             self._inbox.put(sequence)
         return future

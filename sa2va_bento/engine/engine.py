@@ -1,39 +1,59 @@
-"""One step after the other: admit, prefill, decode, ground, emit. Knows the scheduler and the runner, no threads."""
+"""One step after the other: admit, encode, prefill, decode, ground, emit. Knows scheduler and runner, no threads."""
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Protocol
 
 from sa2va_bento.engine.scheduler import Scheduler
 from sa2va_bento.engine.sequence import Generation, MaskLogits, Sequence, Status
-from sa2va_bento.errors import DeadlineExceededError, InferenceError, RequestCancelledError, Sa2VAError
+from sa2va_bento.errors import (
+    DeadlineExceededError,
+    DeviceLostError,
+    InferenceError,
+    RequestCancelledError,
+    Sa2VAError,
+)
 
 logger = logging.getLogger(__name__)
 
+Outcome = Generation | Sa2VAError
+
 
 class ModelRunner(Protocol):
-    """What the engine asks of the runner; `sa2va_bento.engine.runner.Runner` is the real one."""
+    """What the engine asks of the runner; `sa2va_bento.engine.runner.Runner` is the real one. Every computing method
+    takes a batch and may be called again with parts of it."""
 
-    def prefill(self, sequence: Sequence) -> int: ...
-    def decode(self, sequence: Sequence) -> int: ...
-    def ground(self, sequence: Sequence) -> tuple[MaskLogits, ...]: ...
-    def release(self, sequence: Sequence) -> None: ...
+    def encode(self, sequences: list[Sequence]) -> None:
+        """Makes the image tokens of the sequences' pictures."""
+        ...
 
+    def prefill(self, sequences: list[Sequence], most: int) -> list[int | None]:
+        """Reads up to `most` tokens of each prompt; the reply's first token where the prompt is read to its end."""
+        ...
 
-Outcome = Generation | Sa2VAError
+    def decode(self, sequences: list[Sequence]) -> list[int]:
+        """The next token of each reply."""
+        ...
+
+    def ground(self, sequences: list[Sequence]) -> list[tuple[MaskLogits, ...]]:
+        """The masks of complete replies."""
+        ...
+
+    def release(self, sequence: Sequence) -> None:
+        """Frees what is held of a sequence. Never fails."""
+        ...
+
+    def is_device_alive(self) -> bool:
+        """Whether the device still computes."""
+        ...
 
 
 class Engine:
     """Drives sequences to their end. Each sequence that leaves does so once, through `emit`."""
 
-    def __init__(
-        self, runner: ModelRunner, emit: Callable[[Sequence, Outcome], None], scheduler: Scheduler | None = None
-    ) -> None:
-        self.runner = runner
-        self.scheduler = scheduler or Scheduler(max_running=1)
-        self._emit = emit
+    def __init__(self, runner: ModelRunner, emit: Callable[[Sequence, Outcome], None], scheduler: Scheduler) -> None:
+        self.runner, self.scheduler, self._emit = runner, scheduler, emit
 
     @property
     def has_work(self) -> bool:
@@ -43,16 +63,19 @@ class Engine:
         self.scheduler.add(sequence)
 
     def step(self) -> None:
-        """Advances every running sequence by one token."""
+        """Advances every running sequence by one token, and what has arrived by one batch.
+
+        Raises:
+            DeviceLostError: the device is gone, and with it everything that was running.
+        """
         self._drop_abandoned()
-        for sequence in self.scheduler.admit():
-            self._advance(sequence, "prefill", self.runner.prefill)
-        for sequence in tuple(self.scheduler.running):
-            if not sequence.is_complete:
-                self._advance(sequence, "decode", self.runner.decode)
-        for sequence in tuple(self.scheduler.running):
-            if sequence.is_complete:
-                self._finish(sequence)
+        self.scheduler.admit()
+        self._batch("prefill", self.scheduler.to_encode(), self._encode)
+        self._batch("prefill", self.scheduler.to_prefill(), self._prefill)
+        self._batch("decode", self.scheduler.to_decode(), self._decode)
+        self._batch("segment", self.scheduler.to_ground(), self._ground)
+        for sequence in self.scheduler.finished():
+            self._leave(sequence, sequence.generation())
 
     def fail_all(self, error: Sa2VAError) -> None:
         """Ends whatever is waiting or running with an error."""
@@ -60,33 +83,60 @@ class Engine:
             self._leave(sequence, error)
 
     def _drop_abandoned(self) -> None:
-        for sequence in self.scheduler.drop_abandoned():
+        for sequence in self.scheduler.abandoned():
             cancelled = sequence.is_cancelled()
-            self._leave(sequence, RequestCancelledError("cancelled") if cancelled else DeadlineExceededError("timeout"))
+            error = RequestCancelledError("cancelled") if cancelled else DeadlineExceededError("no answer in time")
+            self._leave(sequence, error)
 
-    def _advance(self, sequence: Sequence, stage: str, compute: Callable[[Sequence], int]) -> None:
-        with self._stage(sequence, stage):
-            sequence.output_ids.append(compute(sequence))
+    def _encode(self, sequences: list[Sequence]) -> None:
+        self.runner.encode(sequences)
+        for sequence in sequences:
+            sequence.is_encoded = True
 
-    def _finish(self, sequence: Sequence) -> None:
-        with self._stage(sequence, "segment"):
-            sequence.masks = self.runner.ground(sequence)
-        if sequence.status is Status.RUNNING:
-            self._leave(sequence, sequence.generation())
+    def _prefill(self, sequences: list[Sequence]) -> None:
+        most = self.scheduler.limits.max_prefill
+        for sequence, token in zip(sequences, self.runner.prefill(sequences, most), strict=True):
+            sequence.prefilled += min(sequence.unread, most)
+            if token is not None:
+                sequence.append(token)
+
+    def _decode(self, sequences: list[Sequence]) -> None:
+        for sequence, token in zip(sequences, self.runner.decode(sequences), strict=True):
+            sequence.append(token)
+
+    def _ground(self, sequences: list[Sequence]) -> None:
+        for sequence, masks in zip(sequences, self.runner.ground(sequences), strict=True):
+            sequence.masks, sequence.is_grounded = masks, True
+
+    def _batch(self, stage: str, sequences: list[Sequence], compute: Callable[[list[Sequence]], None]) -> None:
+        """Computes a stage for a batch. Where that fails (out of memory, above all) it is tried again in halves, and
+        what fails alone has failed: no request suffers for another."""
+        if not sequences:
+            return
+        start = time.perf_counter()
+        try:
+            compute(sequences)
+        except Exception as error:
+            self._retry(stage, sequences, compute, error)
+            return
+        for sequence in sequences:
+            sequence.spent(stage, time.perf_counter() - start)
+
+    def _retry(
+        self, stage: str, sequences: list[Sequence], compute: Callable[[list[Sequence]], None], error: Exception
+    ) -> None:
+        if not self.runner.is_device_alive():
+            raise DeviceLostError("the device is gone") from error
+        if len(sequences) == 1:
+            logger.error("%s failed", stage, exc_info=error)
+            self._leave(sequences[0], InferenceError("the model failed on this request"))
+            return
+        logger.warning("%s of %d requests failed, trying halves: %s", stage, len(sequences), error)
+        middle = len(sequences) // 2
+        for half in (sequences[:middle], sequences[middle:]):
+            self._batch(stage, [s for s in half if s.status is Status.RUNNING], compute)
 
     def _leave(self, sequence: Sequence, outcome: Outcome) -> None:
         self.scheduler.remove(sequence)
         self.runner.release(sequence)
         self._emit(sequence, outcome)
-
-    @contextmanager
-    def _stage(self, sequence: Sequence, name: str) -> Iterator[None]:
-        """Times a stage of one sequence; an error in it ends that sequence and no other."""
-        start = time.perf_counter()
-        try:
-            yield
-        except Exception:
-            logger.exception("%s failed", name)
-            self._leave(sequence, InferenceError("the model failed on this request"))
-        finally:
-            sequence.spent(name, time.perf_counter() - start)

@@ -1,16 +1,25 @@
 """Computes: the only part of the engine that touches the model and its device."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import DynamicCache
 
+from sa2va_bento.engine.cache import KVPool, decode_mask
+from sa2va_bento.engine.features import FeatureCache
+from sa2va_bento.engine.sampler import SamplingBatch, choose
+from sa2va_bento.engine.scheduler import Limits
 from sa2va_bento.engine.sequence import MaskLogits, PictureInput, Sequence
-from sa2va_bento.model.grounding import decode_masks, encode_image
+from sa2va_bento.model.grounding import ImageFeatures, decode_masks, encode_image
 from sa2va_bento.model.internvl import InternVLSa2VA, parameter_dtype
+
+WINDOW_STEP = 64
+"""Attention reads the cache up to the longest running row, rounded up to a multiple of this."""
+MASKS_TOGETHER = 32
+"""`[SEG]`s in one batch of the mask decoder."""
 
 
 @dataclass(frozen=True)
@@ -22,66 +31,171 @@ class TokenIds:
 
 
 @dataclass
-class _RowState:
-    """What the device holds of a running sequence: its cache and the hidden states of its `[SEG]`s, each (1, H)."""
+class _Held:
+    """What the device holds of a running sequence."""
 
-    cache: DynamicCache
+    image_tokens: Tensor | None = None
+    """(K, H): of its picture and regions, in the order of their places in the prompt."""
+    embeddings: Tensor | None = None
+    """(T, H): the prompt's, while it is read."""
+    row: int | None = None
     seg_hidden: list[Tensor] = field(default_factory=list)
+    """(H,) for each `[SEG]` that was read."""
 
 
 class Runner:
-    """Encodes pictures, prefills prompts, decodes tokens greedily and grounds `[SEG]`s."""
+    """Encodes pictures, prefills prompts, decodes tokens and grounds `[SEG]`s, all in batches."""
 
-    def __init__(self, model: InternVLSa2VA, tokens: TokenIds) -> None:
-        self.model = model
-        self.tokens = tokens
-        self.dtype = parameter_dtype(model)
-        self.device = next(model.parameters()).device
-        self._rows: dict[int, _RowState] = {}
-
-    @torch.inference_mode()
-    def prefill(self, sequence: Sequence) -> int:
-        """Reads the whole prompt and returns the reply's first token."""
-        features = self._image_features(sequence.picture) if sequence.picture else None
-        ids = torch.tensor([sequence.prompt_ids], device=self.device)
-        embeddings = self.model.embed(ids, features, self.tokens.image_context)
-        row = self._rows[id(sequence)] = _RowState(DynamicCache(config=self.model.config.llm))
-        return int(self.model.language_forward(embeddings, row.cache).logits.argmax(dim=-1))
+    def __init__(self, model: InternVLSa2VA, tokens: TokenIds, limits: Limits, feature_cache_bytes: int = 0) -> None:
+        self.model, self.tokens, self.limits = model, tokens, limits
+        self.dtype, self.device = parameter_dtype(model), next(model.parameters()).device
+        self.pool = KVPool(model.config.llm, limits.slots, limits.context, self.dtype, self.device)
+        self.tile_features: FeatureCache[Tensor] = FeatureCache(feature_cache_bytes // 4)
+        self.sam_features: FeatureCache[ImageFeatures] = FeatureCache(feature_cache_bytes - feature_cache_bytes // 4)
+        self._held: dict[Sequence, _Held] = {}
+        self._rows: list[Sequence] = []  # the sequence of each row in use; rows in use come first
 
     @torch.inference_mode()
-    def decode(self, sequence: Sequence) -> int:
-        """Reads the reply's last token and returns the next. A `[SEG]` that is read leaves its hidden state."""
-        row, last = self._rows[id(sequence)], sequence.output_ids[-1]
-        embeddings = self.model.embed(torch.tensor([[last]], device=self.device), None, self.tokens.image_context)
-        output = self.model.language_forward(embeddings, row.cache)
-        if last == self.tokens.seg:
-            row.seg_hidden.append(output.hidden[:, -1])
-        return int(output.logits.argmax(dim=-1))
+    def encode(self, sequences: list[Sequence]) -> None:
+        """Makes the image tokens of the sequences' pictures, each distinct picture once."""
+        pictures = {s.picture.tiles_key: s.picture for s in sequences if s.picture}
+        found = {key: self.tile_features.get(key) for key in pictures}
+        fresh = [picture for key, picture in pictures.items() if found[key] is None]
+        if fresh:
+            pixels = self._to_device(np.concatenate([picture.load_tiles() for picture in fresh]))
+            parts = self.model.encode_tiles(pixels).split([picture.tile_count for picture in fresh])
+            for picture, tiles in zip(fresh, parts, strict=True):  # (N, cells, H)
+                found[picture.tiles_key] = tiles
+                self.tile_features.put(picture.tiles_key, tiles)
+        for sequence in sequences:
+            if sequence.picture:
+                self._hold(sequence).image_tokens = _with_regions(found[sequence.picture.tiles_key], sequence.picture)
 
     @torch.inference_mode()
-    def ground(self, sequence: Sequence) -> tuple[MaskLogits, ...]:
-        """One mask for each `[SEG]` that was read, all in one decoder batch on one encoding of the picture. A `[SEG]`
-        that ends the reply was never read and has no mask, as upstream."""
-        row = self._rows[id(sequence)]
-        if not row.seg_hidden or sequence.picture is None:
-            return ()
-        prompts = self.model.seg_prompts(torch.cat(row.seg_hidden))
-        features = encode_image(self.model.grounding_encoder, self._to_device(sequence.picture.sam_pixels[None]))
-        first = torch.zeros(len(prompts), dtype=torch.long, device=self.device)
-        best = decode_masks(self.model.grounding_encoder, features.rows(first), prompts)
-        scores, visible = best.iou.float().tolist(), best.object_score.float().sigmoid().tolist()
-        logits = best.logits.float().cpu().numpy()
-        return tuple(map(MaskLogits, logits, scores, visible))
+    def prefill(self, sequences: list[Sequence], most: int) -> list[int | None]:
+        """Reads the next (up to `most`) tokens of each prompt: of several that are new, or of one. Gives the reply's
+        first token where the prompt is read to its end."""
+        rows = [self._row(sequence) for sequence in sequences]
+        if rows != list(range(rows[0], rows[0] + len(rows))):  # neighbours left while a failed batch is retried
+            return [token for sequence in sequences for token in self.prefill([sequence], most)]
+        start = sequences[0].prefilled
+        parts = [self._embeddings(sequence)[start : start + most] for sequence in sequences]
+        # Shorter prompts are padded at their end: nothing before it can see the padding, and decoding overwrites it.
+        padded = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)  # (B, T, H)
+        view = self.pool.prefill_view(rows[0], len(rows), start)
+        hidden = self.model.language_body(padded, view)
+        ends = torch.tensor([len(part) - 1 for part in parts], device=self.device)
+        last = hidden[torch.arange(len(parts), device=self.device), ends]  # (B, H)
+        tokens = self._choose(last, sequences)
+        return [token if s.unread <= most else None for s, token in zip(sequences, tokens, strict=True)]
+
+    @torch.inference_mode()
+    def decode(self, sequences: list[Sequence]) -> list[int]:
+        """The next token of each reply. A `[SEG]` that is read leaves its hidden state.
+
+        All rows between the first and the last of the batch are computed; one that is not in the batch writes what
+        its own next step will overwrite.
+        """
+        numbers = [self._row(sequence) for sequence in sequences]
+        first, rows = min(numbers), self._rows[min(numbers) : max(numbers) + 1]
+        places = [row.prefilled + max(len(row.output_ids) - 1, 0) for row in rows]
+        inputs = [row.output_ids[-1] if row.output_ids else 0 for row in rows]
+        hidden = self._decode_rows(first, inputs, places)[[number - first for number in numbers]]  # (B, H)
+        for sequence, state in zip(sequences, hidden, strict=True):
+            if sequence.output_ids[-1] == self.tokens.seg:
+                self._hold(sequence).seg_hidden.append(state)
+        return self._choose(hidden, sequences)
+
+    @torch.inference_mode()
+    def ground(self, sequences: list[Sequence]) -> list[tuple[MaskLogits, ...]]:
+        """Masks of complete replies: pictures encoded together, each once; all `[SEG]`s in shared decoder batches. A
+        `[SEG]` that ends the reply was never read and has no mask, as upstream."""
+        asked = [s for s in sequences if s.picture and s in self._held and self._held[s].seg_hidden]
+        masks: dict[Sequence, tuple[MaskLogits, ...]] = {}
+        if asked:
+            features = self._sam_features([s.picture for s in asked if s.picture])
+            hidden = [self._held[s].seg_hidden for s in asked]
+            prompts = self.model.seg_prompts(torch.stack([state for states in hidden for state in states]))
+            owners = [i for i, states in enumerate(hidden) for _ in states]
+            found = iter(self._decode_masks(features, owners, prompts))
+            masks = {s: tuple(next(found) for _ in states) for s, states in zip(asked, hidden, strict=True)}
+        return [masks.get(sequence, ()) for sequence in sequences]
 
     def release(self, sequence: Sequence) -> None:
-        """Frees what the device holds of a sequence."""
-        self._rows.pop(id(sequence), None)
+        """Frees a sequence's row; the last row in use moves into its place."""
+        held = self._held.pop(sequence, None)
+        if held is None or held.row is None:
+            return
+        last = self._rows.pop()
+        if last is not sequence:
+            self.pool.move(len(self._rows), held.row, last.prefilled + len(last.output_ids))
+            self._rows[held.row] = last
+            self._held[last].row = held.row
 
-    def _image_features(self, picture: PictureInput) -> Tensor:
-        tiles = self.model.encode_tiles(self._to_device(picture.tiles))  # (N, cells, H)
-        last = tiles[-1]
-        regions = [last[torch.from_numpy(cells).to(self.device)] for cells in picture.region_cells]
-        return torch.cat([tiles.flatten(0, 1), *regions])
+    def is_device_alive(self) -> bool:
+        """Tries a computation."""
+        try:
+            return bool(torch.ones(1, device=self.device).sum().item())
+        except RuntimeError:
+            return False
+
+    def _hold(self, sequence: Sequence) -> _Held:
+        return self._held.setdefault(sequence, _Held())
+
+    def _row(self, sequence: Sequence) -> int:
+        held = self._hold(sequence)
+        if held.row is None:
+            held.row = len(self._rows)
+            self._rows.append(sequence)
+        return held.row
+
+    def _embeddings(self, sequence: Sequence) -> Tensor:
+        held = self._hold(sequence)
+        if held.embeddings is None:
+            ids = torch.tensor([sequence.prompt_ids], device=self.device)
+            held.embeddings = self.model.embed(ids, held.image_tokens, self.tokens.image_context)[0]
+        return held.embeddings
+
+    def _decode_rows(self, first: int, inputs: list[int], places: list[int]) -> Tensor:
+        """Reads one token in each row; hidden states (B, H)."""
+        ids, at = torch.tensor([inputs, places], device=self.device)
+        window = min(-(-(max(places) + 1) // WINDOW_STEP) * WINDOW_STEP, self.pool.context)
+        embeddings = self.model.embed(ids[:, None], None, self.tokens.image_context)
+        view = self.pool.decode_view(first, at, window)
+        mask = decode_mask(at, window, self.dtype)
+        return self.model.language_body(embeddings, view, attention_mask=mask, position_ids=at[:, None])[:, 0]
+
+    def _choose(self, hidden: Tensor, sequences: list[Sequence]) -> list[int]:
+        logits = self.model.language_head(hidden)
+        return choose(logits, SamplingBatch.of(sequences, self.device)).tolist()  # the step's one wait for the device
+
+    def _sam_features(self, pictures: list[PictureInput]) -> ImageFeatures:
+        """SAM2's features, one row a picture; what is not in the cache is encoded in one batch."""
+        distinct = {picture.key: picture for picture in pictures}
+        found = {key: self.sam_features.get(key) for key in distinct}
+        fresh = [picture for key, picture in distinct.items() if found[key] is None]
+        if fresh:
+            pixels = self._to_device(np.stack([picture.load_sam_pixels() for picture in fresh]))
+            encoded = encode_image(self.model.grounding_encoder, pixels)
+            for row, picture in enumerate(fresh):
+                found[picture.key] = features = encoded.picture(row)
+                self.sam_features.put(picture.key, features)
+        return ImageFeatures.stack([features for p in pictures if (features := found[p.key])])
+
+    def _decode_masks(self, features: ImageFeatures, owners: list[int], prompts: Tensor) -> Iterable[MaskLogits]:
+        for start in range(0, len(owners), MASKS_TOGETHER):
+            part = slice(start, start + MASKS_TOGETHER)
+            rows = features.rows(torch.tensor(owners[part], device=self.device))
+            best = decode_masks(self.model.grounding_encoder, rows, prompts[part])
+            scores, visible = best.iou.float().tolist(), best.object_score.float().sigmoid().tolist()
+            yield from map(MaskLogits, best.logits.float().cpu().numpy(), scores, visible)
 
     def _to_device(self, array: NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(array).to(device=self.device, dtype=self.dtype)
+
+
+def _with_regions(tiles: Tensor | None, picture: PictureInput) -> Tensor:
+    """Image tokens (K, H): those of all tiles (N, cells, H), then each region's cells of the last tile."""
+    assert tiles is not None
+    regions = [tiles[-1][torch.from_numpy(cells).to(tiles.device)] for cells in picture.region_cells]
+    return torch.cat([tiles.flatten(0, 1), *regions])

@@ -1,15 +1,37 @@
-"""Decides which sequences run. Two collections, no computation, no torch."""
+"""Decides which sequences do what in the next step. Two collections, no computation, no torch.
+
+A reply that is running waits, between two of its tokens, for at most one picture batch (`max_tiles`, or one picture
+of more), one prompt batch (`max_prefill` tokens) and one grounding batch (`max_images` pictures), whatever arrives.
+"""
 
 from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from sa2va_bento.engine.sequence import Sequence, Status
 
 
-class Scheduler:
-    """First come, first served, at most `max_running` at a time."""
+@dataclass(frozen=True)
+class Limits:
+    """What a step may take on."""
 
-    def __init__(self, max_running: int) -> None:
-        self.max_running = max_running
+    slots: int = 16
+    """Sequences that run at once: rows of the cache."""
+    context: int = 8192
+    """Prompt and reply tokens that a row holds."""
+    max_tiles: int = 16
+    """Tiles encoded together."""
+    max_prefill: int = 1024
+    """Prompt tokens read in a step, padding included; a longer prompt is read in pieces."""
+    max_images: int = 8
+    """Pictures that SAM2 encodes together."""
+
+
+class Scheduler:
+    """First come, first served, within the limits."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
 
@@ -20,15 +42,35 @@ class Scheduler:
     def add(self, sequence: Sequence) -> None:
         self.waiting.append(sequence)
 
-    def admit(self) -> list[Sequence]:
-        """Moves waiting sequences into free places and returns them."""
-        admitted = []
-        while self.waiting and len(self.running) < self.max_running:
+    def admit(self) -> None:
+        """Moves waiting sequences into free slots."""
+        while self.waiting and len(self.running) < self.limits.slots:
             sequence = self.waiting.popleft()
             sequence.start()
             self.running.append(sequence)
-            admitted.append(sequence)
-        return admitted
+
+    def to_encode(self) -> list[Sequence]:
+        """Sequences whose pictures are encoded next; at least one, however many tiles it has."""
+        unread = [sequence for sequence in self.running if not sequence.is_encoded]
+        return _within(unread, self.limits.max_tiles, lambda chosen: sum(s.tile_count for s in chosen))
+
+    def to_prefill(self) -> list[Sequence]:
+        """Sequences whose prompts are read next: several whole prompts, or a piece of one."""
+        ready = [sequence for sequence in self.running if sequence.is_encoded and sequence.unread]
+        if not ready or ready[0].prefilled:
+            return ready[:1]
+        fresh = [sequence for sequence in ready if not sequence.prefilled]
+        return _within(fresh, self.limits.max_prefill, lambda chosen: len(chosen) * max(s.unread for s in chosen))
+
+    def to_decode(self) -> list[Sequence]:
+        return [sequence for sequence in self.running if sequence.is_decoding]
+
+    def to_ground(self) -> list[Sequence]:
+        """Sequences whose text is complete, at most as many as are grounded together."""
+        return [s for s in self.running if s.is_complete and not s.is_grounded][: self.limits.max_images]
+
+    def finished(self) -> list[Sequence]:
+        return [sequence for sequence in self.running if sequence.is_grounded]
 
     def remove(self, sequence: Sequence) -> None:
         """Takes a sequence out, wherever it is."""
@@ -38,9 +80,16 @@ class Scheduler:
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
 
-    def drop_abandoned(self) -> list[Sequence]:
-        """Takes out every sequence that nobody waits for any more and returns them."""
-        abandoned = [s for s in (*self.waiting, *self.running) if s.is_cancelled() or s.is_expired]
-        for sequence in abandoned:
-            self.remove(sequence)
-        return abandoned
+    def abandoned(self) -> list[Sequence]:
+        """Sequences that nobody waits for any more."""
+        return [s for s in (*self.waiting, *self.running) if s.is_cancelled() or s.is_expired]
+
+
+def _within(sequences: Iterable[Sequence], most: int, cost: Callable[[list[Sequence]], int]) -> list[Sequence]:
+    """The longest beginning that costs no more than `most`, but at least one."""
+    chosen: list[Sequence] = []
+    for sequence in sequences:
+        if chosen and cost([*chosen, sequence]) > most:
+            break
+        chosen.append(sequence)
+    return chosen

@@ -1,5 +1,6 @@
 """A request's whole state while the engine works on it. No torch in here: tensors are the runner's business."""
 
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,7 +9,9 @@ from enum import Enum, auto
 import numpy as np
 from numpy.typing import NDArray
 
-from sa2va_bento.result import FinishReason
+from sa2va_bento.result import FinishReason, Sampling
+
+GREEDY = Sampling()
 
 
 class Status(Enum):
@@ -19,13 +22,18 @@ class Status(Enum):
 
 @dataclass(frozen=True)
 class PictureInput:
-    """A picture as the runner reads it: float32 arrays, see `sa2va_bento.preprocess.PreparedPicture`.
+    """A picture as the runner reads it, its pixels made only when they are wanted.
 
-    `tiles` (N, 3, S, S), `sam_pixels` (3, M, M), `region_cells` a boolean (cells,) for each region.
+    `load_tiles` gives (N, 3, S, S) and `load_sam_pixels` (3, M, M), float32, see `sa2va_bento.preprocess`; `key` and
+    `tiles_key` name their content, so that what was computed from them once can be found again. `region_cells` has a
+    boolean (cells,) for each region.
     """
 
-    tiles: NDArray[np.float32]
-    sam_pixels: NDArray[np.float32]
+    key: str
+    tiles_key: str
+    tile_count: int
+    load_tiles: Callable[[], NDArray[np.float32]]
+    load_sam_pixels: Callable[[], NDArray[np.float32]]
     region_cells: tuple[NDArray[np.bool_], ...] = ()
 
 
@@ -49,7 +57,7 @@ class Generation:
     timings_ms: dict[str, float]
 
 
-@dataclass
+@dataclass(eq=False)
 class Sequence:
     """One request on its way through the engine."""
 
@@ -57,25 +65,50 @@ class Sequence:
     picture: PictureInput | None
     max_new_tokens: int
     stop_ids: frozenset[int]
+    sampling: Sampling = GREEDY
+    ends_reply: Callable[[list[int]], bool] = lambda output_ids: False
+    """Whether a stop string of the request is in the reply so far."""
     deadline: float = float("inf")
     """`time.monotonic()` value after which nobody waits for the answer."""
     is_cancelled: Callable[[], bool] = lambda: False
 
     status: Status = Status.WAITING
+    is_encoded: bool = False
+    """Whether the runner holds the picture's features, or there is no picture."""
+    prefilled: int = 0
+    """Prompt tokens read so far."""
     output_ids: list[int] = field(default_factory=list)
     """Reply ids so far, the stop token included once it came."""
+    has_stopped: bool = False
+    is_grounded: bool = False
     masks: tuple[MaskLogits, ...] = ()
-    created_at: float = field(default_factory=time.monotonic)
-    started_at: float = 0.0
+    submitted_at: float = field(default_factory=time.monotonic)
     timings_ms: dict[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.is_encoded = self.picture is None
+
     @property
-    def is_stopped(self) -> bool:
-        return bool(self.output_ids) and self.output_ids[-1] in self.stop_ids
+    def tile_count(self) -> int:
+        return self.picture.tile_count if self.picture else 0
+
+    @property
+    def unread(self) -> int:
+        """Prompt tokens still to be read."""
+        return len(self.prompt_ids) - self.prefilled
 
     @property
     def is_complete(self) -> bool:
-        return self.is_stopped or len(self.output_ids) >= self.max_new_tokens
+        return self.has_stopped or len(self.output_ids) >= self.max_new_tokens
+
+    @property
+    def is_decoding(self) -> bool:
+        return self.unread == 0 and not self.is_complete
+
+    @property
+    def most_tokens(self) -> int:
+        """Places in the cache that the sequence may come to need."""
+        return len(self.prompt_ids) + self.max_new_tokens
 
     @property
     def is_expired(self) -> bool:
@@ -83,11 +116,21 @@ class Sequence:
 
     @property
     def finish_reason(self) -> FinishReason:
-        return "stop" if self.is_stopped else "length"
+        return "stop" if self.has_stopped else "length"
 
     def start(self) -> None:
-        self.status, self.started_at = Status.RUNNING, time.monotonic()
-        self.timings_ms["queue"] = 1e3 * (self.started_at - self.created_at)
+        self.status = Status.RUNNING
+        self.spent("queue", time.monotonic() - self.submitted_at)
+
+    def append(self, token: int) -> None:
+        """Adds the reply's next token and notes whether it ends the reply."""
+        self.output_ids.append(token)
+        self.has_stopped = token in self.stop_ids or self.ends_reply(self.output_ids)
+
+    def uniform(self) -> float:
+        """The random number (0 <= u < 1) behind the next token: a function of seed and place alone, so that an answer
+        does not depend on what else runs, nor on a step that is repeated."""
+        return random.Random(f"{self.sampling.seed}/{len(self.output_ids)}").random()
 
     def spent(self, stage: str, seconds: float) -> None:
         """Adds to a stage's time."""
@@ -95,5 +138,6 @@ class Sequence:
 
     def generation(self) -> Generation:
         """The finished answer."""
-        reply = self.output_ids[:-1] if self.is_stopped else self.output_ids
+        ended_by_token = bool(self.output_ids) and self.output_ids[-1] in self.stop_ids
+        reply = self.output_ids[:-1] if ended_by_token else self.output_ids
         return Generation(tuple(reply), len(self.output_ids), self.finish_reason, self.masks, self.timings_ms)

@@ -24,6 +24,19 @@ class ImageFeatures:
     stride8: Tensor
     embedding: Tensor
 
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.stride4, self.stride8, self.embedding
+
+    @classmethod
+    def stack(cls, parts: Sequence["ImageFeatures"]) -> "ImageFeatures":
+        """The images of several batches in one."""
+        return cls(*(torch.cat(maps) for maps in zip(*(part.tensors for part in parts), strict=True)))
+
+    def picture(self, row: int) -> "ImageFeatures":
+        """One image's features, a batch of one, in memory of their own."""
+        return ImageFeatures(*(maps[row : row + 1].clone() for maps in self.tensors))
+
     def rows(self, index: Tensor) -> "ImageFeatures":
         """The features of image `index[i]` at row i: what a decoder batch over several `[SEG]`s reads."""
         return ImageFeatures(self.stride4[index], self.stride8[index], self.embedding[index])

@@ -1,24 +1,11 @@
 """Sa2VA in the InternVL layout: InternViT, a projector, a language model and SAM2, all in-tree transformers modules."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, InternVLVisionModel, Sam2VideoModel
+from transformers.cache_utils import Cache
 
 from sa2va_bento.model.config import Sa2VAConfig
-
-
-@dataclass(frozen=True)
-class LanguageOutput:
-    """One forward pass of the language model over `T` new positions.
-
-    `hidden` is the last layer after the final norm (B, T, H): what `text_hidden_fcs` reads at a `[SEG]`.
-    `logits` are those of the last position (B, V).
-    """
-
-    hidden: Tensor
-    logits: Tensor
 
 
 class InternVLSa2VA(nn.Module):
@@ -51,11 +38,15 @@ class InternVLSa2VA(nn.Module):
         places = (input_ids == image_token_id).unsqueeze(-1).expand_as(embeddings)
         return embeddings.masked_scatter(places, image_features.to(embeddings.dtype))
 
-    def language_forward(self, embeddings: Tensor, cache: object, **kwargs: Tensor) -> LanguageOutput:
-        """Runs embeddings (B, T, H) on top of the cache, which grows by T."""
+    def language_body(self, embeddings: Tensor, cache: Cache, **kwargs: Tensor) -> Tensor:
+        """Runs embeddings (B, T, H) on top of the cache, which grows by T: the last layer after the final norm
+        (B, T, H), which is what `seg_prompts` reads at a `[SEG]`."""
         body = self.language_model.model(inputs_embeds=embeddings, past_key_values=cache, use_cache=True, **kwargs)
-        hidden = body.last_hidden_state
-        return LanguageOutput(hidden=hidden, logits=self.language_model.lm_head(hidden[:, -1]))
+        return body.last_hidden_state
+
+    def language_head(self, hidden: Tensor) -> Tensor:
+        """Logits (..., V) of hidden states (..., H)."""
+        return self.language_model.lm_head(hidden)
 
     def seg_prompts(self, hidden: Tensor) -> Tensor:
         """Hidden states (N, H) at `[SEG]` inputs to SAM2 prompt embeddings (N, d_model)."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from transformers import DynamicCache
 
 from sa2va_bento.engine.runner import Runner, TokenIds
+from sa2va_bento.engine.scheduler import Limits
 from sa2va_bento.engine.sequence import MaskLogits
 from sa2va_bento.masks import low_res_to_mask
 from sa2va_bento.model.checkpoint import Placement, load_model
@@ -71,7 +72,7 @@ class Case:
     @cached_property
     def tile_features(self) -> torch.Tensor:
         assert self.prepared.picture
-        return self.model.encode_tiles(self.prepared.picture.tiles)
+        return self.model.encode_tiles(self.prepared.picture.tiles())
 
     @cached_property
     def embeddings(self) -> torch.Tensor:
@@ -87,24 +88,35 @@ class Case:
         """One row a generated token (T, V), the golden reply being forced."""
         cache, embeddings, rows = DynamicCache(config=self.model.config.llm), self.embeddings, []
         for token in self.golden["sequences"].tolist():
-            rows.append(self.model.language_forward(embeddings, cache).logits[0])
+            rows.append(self.model.language_head(self.model.language_body(embeddings, cache)[0, -1]))
             embeddings = self.model.embed(torch.tensor([[token]]), None, self.runner.tokens.image_context)
         return torch.stack(rows)
 
     @cached_property
     def masks(self) -> tuple[MaskLogits, ...]:
         """Through the runner, token by token."""
+        self.generate(self.script)
+        self.seg_hidden = torch.stack(self.runner._held[self.prepared.sequence].seg_hidden)
+        return self.runner.ground([self.prepared.sequence])[0]
+
+    def generate(self, script: list[int]) -> list[int]:
+        """The runner's reply; a script is forced upon it."""
         sequence = self.prepared.sequence
-        for token in self.script:
-            self.runner.decode(sequence) if sequence.output_ids else self.runner.prefill(sequence)
-            sequence.output_ids.append(token)
-        self.seg_hidden = torch.cat(self.runner._rows[id(sequence)].seg_hidden)
-        return self.runner.ground(sequence)
+        self.runner.encode([sequence])
+        while not sequence.is_complete:
+            if sequence.unread:
+                (token,) = self.runner.prefill([sequence], sequence.unread)
+                sequence.prefilled = len(sequence.prompt_ids)
+            else:
+                (token,) = self.runner.decode([sequence])
+            assert token is not None
+            sequence.append(script[len(sequence.output_ids)] if script else token)
+        return sequence.output_ids
 
     @cached_property
     def sam_features(self) -> ImageFeatures:
         assert self.prepared.picture
-        return encode_image(self.model.grounding_encoder, self.prepared.picture.sam_pixels[None])
+        return encode_image(self.model.grounding_encoder, self.prepared.picture.sam_pixels()[None])
 
     @cached_property
     def proposals(self) -> DecodedMasks:
@@ -125,7 +137,8 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     model = load_model(folder, Placement(torch.device("cpu"), torch.float32))
     tokenizer = PromptTokenizer.from_dir(folder)
     tokens = TokenIds(image_context=tokenizer.id_of("<IMG_CONTEXT>"), seg=tokenizer.id_of("[SEG]"))
-    return Loaded(Runner(model, tokens), Pipeline(model.config, tokenizer, Settings()), tokenizer)
+    runner = Runner(model, tokens, Limits(context=4096))
+    return Loaded(runner, Pipeline(model.config, tokenizer, Settings()), tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -143,8 +156,8 @@ def _no_gradients() -> Any:
 def test_tile_pixels_are_upstreams(case: Callable[[str], Case], name: str) -> None:
     picture = case(name).prepared.picture
     assert picture
-    assert picture.tiles.shape == tuple(case(name).golden["pixel_values_shape"])
-    assert largest_error(picture.tiles[:, :, ::16, ::16], case(name).golden["pixel_values_s"]) == 0
+    assert picture.tiles().shape == tuple(case(name).golden["pixel_values_shape"])
+    assert largest_error(picture.tiles()[:, :, ::16, ::16], case(name).golden["pixel_values_s"]) == 0
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -169,11 +182,7 @@ def test_language_model_logits(case: Callable[[str], Case], name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in ALL if name not in SEGMENTED])
 def test_greedy_reply_is_upstreams(case: Callable[[str], Case], name: str) -> None:
-    sequence = case(name).prepared.sequence
-    sequence.output_ids.append(case(name).runner.prefill(sequence))
-    while len(sequence.output_ids) < len(case(name).golden["sequences"]):
-        sequence.output_ids.append(case(name).runner.decode(sequence))
-    assert sequence.output_ids == case(name).golden["sequences"].tolist()
+    assert case(name).generate([]) == case(name).golden["sequences"].tolist()
 
 
 @pytest.mark.parametrize("name", SEGMENTED)
@@ -189,7 +198,7 @@ def test_seg_hidden_states_and_prompt_embeddings(case: Callable[[str], Case], na
 def test_sam2_pixels_are_upstreams(case: Callable[[str], Case], name: str) -> None:
     picture = case(name).prepared.picture
     assert picture
-    assert largest_error(picture.sam_pixels[None, :, ::16, ::16], case(name).golden["g0_s"]) == 0
+    assert largest_error(picture.sam_pixels()[None, :, ::16, ::16], case(name).golden["g0_s"]) == 0
 
 
 @pytest.mark.parametrize("name", SEGMENTED)

@@ -1,0 +1,115 @@
+"""Keys and values of all running sequences: one static buffer a layer, one row a sequence.
+
+transformers' own static cache keeps a single length for all its rows. These views let the unmodified in-tree models
+write each row where that row is, which is what lets requests join and leave between two steps.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedConfig
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+
+class KVPool:
+    """Buffers (rows, KV heads, context, head width) for each layer, zero where nothing was written (zeros cost no
+    memory on the CPU until they are touched, and an attention weight of zero times NaN would be NaN)."""
+
+    def __init__(
+        self, config: PreTrainedConfig, rows: int, context: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.rows, self.context = rows, context
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        shape = (rows, config.num_key_value_heads, context, width)
+        layers = range(config.num_hidden_layers)
+        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in layers]
+        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in layers]
+
+    def prefill_view(self, first: int, count: int, start: int) -> Cache:
+        """A cache for `count` rows from row `first` that appends whatever it is given at place `start`."""
+        rows = slice(first, first + count)
+        return Cache(layers=[_AppendLayer(k[rows], v[rows], start) for k, v in self._layers()])
+
+    def decode_view(self, first: int, places: Tensor, window: int) -> Cache:
+        """A cache for one token in each of the rows from row `first`: row i's goes to `places[i]` (B,). Attention
+        sees the first `window` places."""
+        rows = slice(first, first + len(places))
+        index = torch.arange(len(places), device=places.device)
+        return Cache(layers=[_ScatterLayer(k[rows], v[rows], index, places, window) for k, v in self._layers()])
+
+    def move(self, source: int, target: int, length: int) -> None:
+        """Copies the first `length` places of a row to another row."""
+        for buffer in (*self.keys, *self.values):
+            buffer[target, :, :length] = buffer[source, :, :length]
+
+    def _layers(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(self.keys, self.values, strict=True)
+
+
+class _Layer(CacheLayerMixin):
+    """What the in-tree models ask of a layer's cache."""
+
+    is_sliding = False
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.keys, self.values = self._keys, self._values = keys, values
+        self.dtype, self.device = keys.dtype, keys.device
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing to do: the buffers are there."""
+
+    def get_max_length(self) -> int:
+        return self._keys.shape[2]
+
+
+class _AppendLayer(_Layer):
+    """Rows of one length that grow together, from `start` on."""
+
+    def __init__(self, keys: Tensor, values: Tensor, start: int) -> None:
+        super().__init__(keys, values)
+        self._start = start
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        end = self._start + key_states.shape[2]
+        self._keys[:, :, self._start : end] = key_states
+        self._values[:, :, self._start : end] = value_states
+        return self._keys[:, :, :end], self._values[:, :, :end]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self._start + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self._start
+
+
+class _ScatterLayer(_Layer):
+    """Rows of different lengths, one new place in each."""
+
+    def __init__(self, keys: Tensor, values: Tensor, index: Tensor, places: Tensor, window: int) -> None:
+        super().__init__(keys, values)
+        self._index, self._places, self._window = index, places, window
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        self._keys[self._index, :, self._places] = key_states[:, :, 0]
+        self._values[self._index, :, self._places] = value_states[:, :, 0]
+        return self._keys[:, :, : self._window], self._values[:, :, : self._window]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self._window, 0
+
+    def get_seq_length(self) -> int:
+        return 0  # the caller passes mask and positions
+
+
+def decode_mask(places: Tensor, window: int, dtype: torch.dtype) -> Tensor:
+    """What a row that writes at `places[i]` (B,) may see: an additive mask (B, 1, 1, window)."""
+    seen = torch.arange(window, device=places.device)[None] <= places[:, None]
+    hidden = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=places.device)
+    return torch.where(seen, torch.zeros_like(hidden), hidden)[:, None, None]
