@@ -34,7 +34,7 @@ STAGE_PARTS = (
 
 
 def nano_config(tokenizer: Tokenizer) -> dict[str, object]:
-    ids = {token: tokenizer.token_to_id(token) for token in ("<|endoftext|>", "<|im_end|>")}
+    ids = {token: nano_tokenizer.token_id(tokenizer, token) for token in ("<|endoftext|>", "<|im_end|>")}
     return config_dict(tokenizer.get_vocab_size(), ids)
 
 

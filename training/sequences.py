@@ -13,6 +13,7 @@ from torch import Tensor
 
 from training.geometry import IMAGE_TOKENS
 from training.tasks import Reference, Turn
+from training.tokenizer import token_id
 
 PAD_TURN = -1
 
@@ -45,10 +46,10 @@ class Packer:
     def __init__(self, tokenizer: Tokenizer, length: int = 240) -> None:
         self.length = length
         self._tokenizer = tokenizer
-        self._ids = {token: tokenizer.token_to_id(token) for token in ("<|endoftext|>", "<|im_end|>", "[SEG]")}
+        self._ids = {token: token_id(tokenizer, token) for token in ("<|endoftext|>", "<|im_end|>", "[SEG]")}
         picture = "<img>" + "<IMG_CONTEXT>" * IMAGE_TOKENS + "</img>"
         self.prefix = self._encode(f"<|im_start|>user\n{picture}")
-        self.image_at = self.prefix.index(tokenizer.token_to_id("<IMG_CONTEXT>"))
+        self.image_at = self.prefix.index(token_id(tokenizer, "<IMG_CONTEXT>"))
         self._before_answer = self._encode("<|im_end|>\n<|im_start|>assistant\n")
 
     def _encode(self, text: str) -> list[int]:
