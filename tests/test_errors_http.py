@@ -4,9 +4,12 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from starlette.testclient import TestClient
 
+from sa2va_bento.schemas import ProcessRequest
 from tests.fakes import FakePredictor
 from tests.pictures import PICTURE, b64, bomb, encode, quarters
 from tests.serving import client_of
@@ -111,6 +114,7 @@ def test_bad_fields(client: TestClient, body: Any, status: int, fragment: str) -
 
 
 JSON = "application/json"
+NAMES = [*ProcessRequest.model_fields, "box", "polygon", "mask", "size", "counts", "data", "format", "role", "content"]
 GOOD_TEXT = json.dumps(GOOD).encode()
 BAD_BODIES: list[tuple[str, bytes, str | None, int, str]] = [
     ("empty", b"", JSON, 400, "not valid json"),
@@ -184,6 +188,21 @@ def test_a_failing_model_answers_500_without_its_insides(
     finally:
         model.failure = None
     check_still_works(client)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.just(PICTURE),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.sampled_from(NAMES), ANYTHING, max_size=5))
+def test_no_fields_whatever_are_our_failure(client: TestClient, fields: dict[str, Any]) -> None:
+    response = client.post("/process", content=json.dumps({**GOOD, **fields}), headers={"Content-Type": JSON})
+    assert response.status_code in (200, 400, 413, 415)
+    assert isinstance(response.json().get("error" if response.is_error else "result"), str)
 
 
 def test_clients_mistakes_leave_no_traceback(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
