@@ -5,11 +5,11 @@ import base64
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pytest
 from pycocotools import mask as coco
 from starlette.testclient import TestClient
 
+from sa2va_bento.masks import encode_rle
 from sa2va_bento.predictor import Predictor
 from sa2va_bento.settings import Settings
 from tests.parity.goldens import iou, module, scripted, scripted_mask, write_scripted_checkpoint
@@ -32,17 +32,14 @@ def served(
 def payload(case: dict[str, Any]) -> dict[str, Any]:
     recipe = module("scripted/inputs")
     made = recipe.make(case)
-    regions = [{"mask": {"size": list(mask.shape), "counts": rle(mask)}} for mask in made.get("regions", [])]
+    masks = [mask.astype(bool) for mask in made.get("regions", [])]
+    regions = [{"mask": {"size": list(mask.shape), "counts": encode_rle(mask)}} for mask in masks]
     return {
         "base64Image": base64.b64encode(recipe.png(made["image"])).decode(),
         "prompt": case["text"],
         "regions": regions,
         "max_new_tokens": case.get("max_new_tokens", 64),
     }
-
-
-def rle(mask: np.ndarray) -> str:
-    return coco.encode(np.asfortranarray(mask))["counts"].decode()
 
 
 def test_answers_are_upstreams(served: tuple[str, TestClient]) -> None:
