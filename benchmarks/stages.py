@@ -19,12 +19,12 @@ import torch
 
 from benchmarks.compare import free_port, running
 from benchmarks.pictures import encoded, picture, questions
-from sa2va_bento.engine.runner import Runner, TokenIds
+from sa2va_bento.engine.runner import Runner
 from sa2va_bento.engine.scheduler import Limits
 from sa2va_bento.model.checkpoint import choose_placement, load_model, resolve
 from sa2va_bento.model.tokenizer import PromptTokenizer
 from sa2va_bento.pipeline import Pipeline
-from sa2va_bento.prompt import IMAGE_CONTEXT, SEG
+from sa2va_bento.prompt import IMAGE_CONTEXT
 from sa2va_bento.result import PredictRequest
 from sa2va_bento.settings import Settings, load_settings
 
@@ -43,12 +43,12 @@ class Bench:
         folder = resolve(settings.model_dir_or_id)
         self.model = load_model(folder, choose_placement(settings.device, settings.dtype))
         tokenizer = PromptTokenizer.from_dir(folder)
-        self.tokens = TokenIds(tokenizer.id_of(IMAGE_CONTEXT), tokenizer.id_of(SEG))
+        self.image_token_id = tokenizer.id_of(IMAGE_CONTEXT)
         self.pipeline = Pipeline(self.model.config, tokenizer, settings)
         self.runner = self.new_runner()
 
     def new_runner(self) -> Runner:
-        return Runner(self.model, self.tokens, Limits(context=self.pipeline.context), 256 * 2**20)
+        return Runner(self.model, self.image_token_id, Limits(context=self.pipeline.context), 256 * 2**20)
 
     def first_token(self, seed: int, *, seen: bool) -> float:
         """Seconds from a prepared request to its first token; `seen`: the picture was asked about before."""

@@ -14,9 +14,10 @@ from sa2va_bento.masks import low_res_to_mask
 from sa2va_bento.model.config import Sa2VAConfig
 from sa2va_bento.model.tokenizer import PromptTokenizer
 from sa2va_bento.preprocess import PreparedPicture, prepare_picture
-from sa2va_bento.prompt import TEMPLATES, Phrase, PictureTokens, build_prompt, parse_reply
+from sa2va_bento.prompt import SEG, TEMPLATES, PictureTokens, build_prompt, parse_reply
 from sa2va_bento.result import Prediction, PredictRequest, Segment, Usage
 from sa2va_bento.settings import Settings
+from sa2va_bento.streaming import ReplyText
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Pipeline:
         self._config, self._tokenizer, self._settings = config, tokenizer, settings
         self._template = TEMPLATES[config.template]
         self._stop_ids = tokenizer.ids_of([*self._template.stop_words, tokenizer.eos_token])
+        self._seg_id = tokenizer.id_of(SEG)
         self.context: int = min(settings.context, config.llm.max_position_embeddings)
         """Prompt and reply tokens of a request, at most."""
 
@@ -55,14 +57,16 @@ class Pipeline:
         ids = self._tokenizer.encode(build_prompt(self._template, request.prompt, tokens, request.history))
         return Prepared(self._sequence(request, ids, picture), request, picture, tokens)
 
-    def finish(self, prepared: Prepared, generation: Generation) -> Prediction:
-        """The engine's answer as a prediction."""
+    def finish(self, prepared: Prepared, generation: Generation, ready: Items[Segment] = ()) -> Prediction:
+        """The engine's answer as a prediction; its first segments may be `ready` already."""
         reply = parse_reply(self._tokenizer, generation.output_ids, prepared.request.stop)
+        # A stop string may have cut off `[SEG]`s that were grounded.
+        segments = (*ready, *self.segments(prepared, generation.output_ids, generation.masks, len(ready)))
         picture = prepared.picture
         return Prediction(
             result=reply.result,
             text=reply.text,
-            segments=self._segments(prepared, generation.masks, reply.phrases),
+            segments=segments[: len(reply.phrases)],
             image_size=picture.size if picture else None,
             usage=Usage(
                 prompt_tokens=len(prepared.sequence.prompt_ids),
@@ -96,6 +100,7 @@ class Pipeline:
             stop_ids=self._stop_ids,
             sampling=request.sampling,
             ends_reply=self._ends_reply(request.stop),
+            seg_id=self._seg_id,
             deadline=time.monotonic() + self._settings.timeout_s,
         )
 
@@ -107,11 +112,13 @@ class Pipeline:
         reach = max(len(text.encode()) for text in stop)
         return lambda output_ids: any(text in self._tokenizer.decode(output_ids[-reach:]) for text in stop)
 
-    def _segments(
-        self, prepared: Prepared, masks: Items[MaskLogits], phrases: Items[Phrase | None]
+    def segments(
+        self, prepared: Prepared, output_ids: Items[int], masks: Items[MaskLogits], start: int = 0
     ) -> tuple[Segment, ...]:
+        """The segments from number `start` on, at the picture's size, of a reply that may still be growing."""
         if prepared.picture is None:
             return ()
+        phrases = parse_reply(self._tokenizer, output_ids).phrases
         side, size = self._config.sam2_shape.image_size, prepared.picture.size
         threshold = prepared.request.mask_threshold
         return tuple(
@@ -123,8 +130,12 @@ class Pipeline:
                 phrase=phrase.text if phrase else None,
                 text_span=phrase.span if phrase else None,
             )
-            for found, phrase in zip(masks, phrases, strict=False)  # a [SEG] cut off at the very end has no mask
+            for found, phrase in list(zip(masks, phrases, strict=False))[start:]
         )
+
+    def reply_text(self, request: PredictRequest) -> ReplyText:
+        """The decoder of a reply that is watched as it comes."""
+        return ReplyText(self._tokenizer, request.stop)
 
 
 def _picture_input(picture: PreparedPicture) -> PictureInput:

@@ -3,38 +3,43 @@
 import logging
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
 import torch
 
 from sa2va_bento.engine.bridge import EngineThread
-from sa2va_bento.engine.runner import Runner, TokenIds
+from sa2va_bento.engine.runner import Runner
 from sa2va_bento.engine.scheduler import Limits, Scheduler
-from sa2va_bento.engine.sequence import Generation
+from sa2va_bento.engine.sequence import Generation, MaskLogits, Sequence
 from sa2va_bento.errors import InferenceError, OverloadedError, Sa2VAError
 from sa2va_bento.model.checkpoint import choose_placement, load_model, resolve
 from sa2va_bento.model.internvl import InternVLSa2VA, parameter_dtype
 from sa2va_bento.model.tokenizer import PromptTokenizer
 from sa2va_bento.pipeline import Pipeline, Prepared
-from sa2va_bento.prompt import IMAGE_CONTEXT, SEG
-from sa2va_bento.result import Prediction, PredictRequest
+from sa2va_bento.prompt import IMAGE_CONTEXT
+from sa2va_bento.result import Prediction, PredictRequest, Segment
 from sa2va_bento.settings import Settings
+from sa2va_bento.streaming import SegmentReady, Strand, StreamEvent, TextDelta
 
 logger = logging.getLogger(__name__)
 
 PREPARE_THREADS = 2
 """Threads that turn pictures into tensors and logits into masks, beside the engine's own."""
 
+OnEvent = Callable[[StreamEvent], None]
+
 
 class Predictor:
     """Made by `load`. `submit` and `predict` may be called from any thread."""
 
     def __init__(self, model: InternVLSa2VA, tokenizer: PromptTokenizer, settings: Settings) -> None:
-        tokens = TokenIds(image_context=tokenizer.id_of(IMAGE_CONTEXT), seg=tokenizer.id_of(SEG))
         self._pipeline = Pipeline(model.config, tokenizer, settings)
         limits = Limits(slots=settings.slots, context=self._pipeline.context, max_prefill=settings.max_prefill)
-        self._runner = Runner(model, tokens, limits, int(settings.feature_cache_mb * 2**20))
+        cache_bytes = int(settings.feature_cache_mb * 2**20)
+        self._runner = Runner(model, tokenizer.id_of(IMAGE_CONTEXT), limits, cache_bytes)
         self._engine = EngineThread(self._runner, Scheduler(limits))
         self._pool = ThreadPoolExecutor(PREPARE_THREADS, thread_name_prefix="sa2va-prepare")
         self._max_pending = settings.max_queue
@@ -72,20 +77,21 @@ class Predictor:
         """Blocking form of `submit`."""
         return self.submit(request).result()
 
-    def submit(self, request: PredictRequest) -> "Future[Prediction]":
+    def submit(self, request: PredictRequest, on_event: OnEvent | None = None) -> "Future[Prediction]":
         """Queues a request. Cancelling the future takes it out of the engine within one token.
 
         The future fails with what is wrong with the request: BadRequestError, PayloadTooLargeError,
-        DeadlineExceededError, InferenceError.
+        DeadlineExceededError, InferenceError. `on_event` is told how the answer grows, on threads of the predictor and
+        before the future is done; it must be quick.
 
         Raises:
             OverloadedError: at once, when `max_queue` requests are pending.
         """
         self._admit()
-        answer: Future[Prediction] = Future()
-        answer.add_done_callback(lambda _: self._leave())
-        self._pool.submit(self._prepare, request, answer, time.perf_counter())
-        return answer
+        job = _Job(request, self._pipeline, self._runner, self._engine, self._pool, on_event)
+        job.answer.add_done_callback(lambda _: self._leave())
+        self._pool.submit(job.prepare)
+        return job.answer
 
     def close(self) -> None:
         """Stops the engine; unfinished requests fail with NotReadyError."""
@@ -102,53 +108,100 @@ class Predictor:
         with self._lock:
             self._pending -= 1
 
-    def _prepare(self, request: PredictRequest, answer: "Future[Prediction]", started: float) -> None:
+
+class _Job:
+    """One request on its way: prepared in the pool, generated on the engine's thread, finished in the pool. Whatever
+    goes wrong ends in its `answer`. It is the sequence's listener where the answer is watched."""
+
+    def __init__(
+        self,
+        request: PredictRequest,
+        pipeline: Pipeline,
+        runner: Runner,
+        engine: EngineThread,
+        pool: ThreadPoolExecutor,
+        on_event: OnEvent | None,
+    ) -> None:
+        self.answer: Future[Prediction] = Future()
+        self._request, self._pipeline, self._runner, self._engine = request, pipeline, runner, engine
+        self._strand, self._on_event = Strand(pool), on_event
+        self._text = pipeline.reply_text(request)
+        self._segments: tuple[Segment, ...] = ()
+        self._started = time.perf_counter()
+
+    def prepare(self) -> None:
         """In the pool: pixels and prompt, then over to the engine."""
-        if answer.cancelled():
+        if self.answer.cancelled():
             return
         try:
-            prepared = self._pipeline.prepare(request)
-            picture, sequence = prepared.picture, prepared.sequence
-            if picture and picture.tiles_key not in self._runner.tile_features:
-                picture.tiles()
-            sequence.is_cancelled = answer.cancelled
-            sequence.spent("preprocess", time.perf_counter() - started)
-            generated = self._engine.submit(sequence)
-            generated.add_done_callback(lambda done: self._generated(done, prepared, answer, started))
-            if picture and picture.key not in self._runner.sam_features:
-                picture.sam_pixels()  # while the language model reads
+            prepared = self._prepared = self._pipeline.prepare(self._request)
+            if prepared.picture and prepared.picture.tiles_key not in self._runner.tile_features:
+                prepared.picture.tiles()
+            self._start(prepared)
+            if prepared.picture and prepared.picture.key not in self._runner.sam_features:
+                prepared.picture.sam_pixels()  # while the language model reads
         except Exception as error:
-            _fail(answer, error)
+            self._fail(error)
 
-    def _generated(
-        self, generated: "Future[Generation]", prepared: Prepared, answer: "Future[Prediction]", started: float
-    ) -> None:
-        """On the engine's thread: straight back to the pool."""
+    def on_token(self, token: int) -> None:
+        self._tell_text(self._text.push(token))
+
+    def on_masks(self, sequence: Sequence) -> None:
+        ids, masks = tuple(sequence.output_ids), sequence.masks
+        self._in_pool(lambda: self._show_segments(ids, masks))
+
+    def _start(self, prepared: Prepared) -> None:
+        sequence = prepared.sequence
+        sequence.is_cancelled = self.answer.cancelled
+        sequence.listener = self if self._on_event else None
+        sequence.spent("preprocess", time.perf_counter() - self._started)
+        self._engine.submit(sequence).add_done_callback(lambda done: self._in_pool(lambda: self._finish(done)))
+
+    def _in_pool(self, work: Callable[[], None]) -> None:
         try:
-            self._pool.submit(self._finish, generated, prepared, answer, started)
+            self._strand.submit(work)
         except RuntimeError as error:  # the pool has closed meanwhile
-            _fail(answer, generated.exception() or error)
+            self._fail(error)
 
-    def _finish(
-        self, generated: "Future[Generation]", prepared: Prepared, answer: "Future[Prediction]", started: float
-    ) -> None:
-        """In the pool: masks at the picture's size."""
+    def _show_segments(self, ids: tuple[int, ...], masks: tuple[MaskLogits, ...]) -> None:
+        start = len(self._segments)
         try:
-            prediction = self._pipeline.finish(prepared, generated.result())
+            self._segments += self._pipeline.segments(self._prepared, ids, masks, start)
         except Exception as error:
-            _fail(answer, error)
+            self._fail(error)
+        for index, segment in enumerate(self._segments[start:], start):
+            self._tell(SegmentReady(index, segment))
+
+    def _finish(self, generated: "Future[Generation]") -> None:
+        try:
+            prediction = self._pipeline.finish(self._prepared, generated.result(), self._segments)
+        except Exception as error:
+            self._fail(error)
             return
-        total = {"total": 1e3 * (time.perf_counter() - started)}
-        if answer.set_running_or_notify_cancel():
-            answer.set_result(replace(prediction, timings_ms={**prediction.timings_ms, **total}))
+        self._tell_text(self._text.rest())
+        total = {"total": 1e3 * (time.perf_counter() - self._started)}
+        if self.answer.set_running_or_notify_cancel():
+            self.answer.set_result(replace(prediction, timings_ms={**prediction.timings_ms, **total}))
 
+    def _tell_text(self, text: str) -> None:
+        if text:
+            self._tell(TextDelta(text))
 
-def _fail(answer: "Future[Prediction]", error: BaseException) -> None:
-    if not isinstance(error, Sa2VAError):
-        logger.error("a request failed", exc_info=error)
-        error = InferenceError("the request failed")
-    if answer.set_running_or_notify_cancel():
-        answer.set_exception(error)
+    def _tell(self, event: StreamEvent) -> None:
+        if self._on_event is None:
+            return
+        try:
+            self._on_event(event)
+        except Exception:  # a watcher that breaks does not break the engine
+            logger.exception("an answer's watcher failed")
+            self._on_event = None
+
+    def _fail(self, error: Exception) -> None:
+        if not isinstance(error, Sa2VAError):
+            logger.error("a request failed", exc_info=error)
+            error = InferenceError("the request failed")
+        with suppress(InvalidStateError):  # cancelled, or failed before
+            self.answer.set_exception(error)
 
 
 def _info(model: InternVLSa2VA) -> dict[str, str]:

@@ -4,6 +4,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +24,8 @@ from sa2va_bento.errors import (
 from sa2va_bento.result import Sampling
 
 STOP, BAD, SEG = 0, -1, 7
+MASK = MaskLogits(np.zeros((2, 2), np.float32), 0.5, 0.5)
+PICTURE = PictureInput("key", "key/1x1", 1, lambda: np.zeros(0, np.float32), lambda: np.zeros(0, np.float32))
 
 
 class CountingRunner:
@@ -54,9 +58,9 @@ class CountingRunner:
 
     def ground(self, sequences: list[Sequence]) -> list[tuple[MaskLogits, ...]]:
         self._note("ground", sequences)
-        if any(SEG in s.output_ids[:-1] and s.prompt_ids[1:] == (BAD,) for s in sequences):
+        if any(sequence.prompt_ids[1:] == (BAD,) for sequence in sequences):
             raise RuntimeError("no masks today")
-        return [() for _ in sequences]
+        return [(MASK,) * (sequence.segs_read - len(sequence.masks)) for sequence in sequences]
 
     def release(self, sequence: Sequence) -> None:
         self.held.discard(sequence)
@@ -71,8 +75,8 @@ class CountingRunner:
             raise MemoryError("out of memory")
 
 
-def sequence(*prompt: int, max_new_tokens: int = 100, **options: object) -> Sequence:
-    return Sequence(prompt, None, max_new_tokens, frozenset({STOP}), **options)  # type: ignore[arg-type]
+def sequence(*prompt: int, max_new_tokens: int = 100, **options: Any) -> Sequence:
+    return Sequence(prompt, PICTURE, max_new_tokens, frozenset({STOP}), seg_id=SEG, **options)
 
 
 class Bench:
@@ -199,18 +203,15 @@ def test_prompts_are_read_together_up_to_the_limit_padding_included() -> None:
     scheduler = Scheduler(Limits(max_prefill=100))
     sequences = [sequence(*[1] * length) for length in (30, 30, 20, 60, 10)]
     for item in sequences:
+        item.is_encoded = True
         scheduler.add(item)
     scheduler.admit()
     assert scheduler.to_prefill() == sequences[:3]
 
 
-def picture(tiles: int) -> PictureInput:
-    return PictureInput("key", "key/1x1", tiles, lambda: np.zeros(0, np.float32), lambda: np.zeros(0, np.float32))
-
-
 def test_pictures_are_encoded_together_up_to_the_limit_and_a_large_one_alone() -> None:
     scheduler = Scheduler(Limits(max_tiles=16))
-    sequences = [Sequence((1,), picture(tiles), 9, frozenset()) for tiles in (7, 9, 1, 40)]
+    sequences = [Sequence((1,), replace(PICTURE, tile_count=tiles), 9, frozenset()) for tiles in (7, 9, 1, 40)]
     for item in sequences:
         scheduler.add(item)
     scheduler.admit()
@@ -237,9 +238,36 @@ def test_a_stop_string_ends_a_reply() -> None:
 
 
 def test_timings_name_the_stages() -> None:
-    (outcome,) = Bench().run(sequence(3))
+    (outcome,) = Bench().run(sequence(9))
     assert isinstance(outcome, Generation)
     assert set(outcome.timings_ms) == {"queue", "prefill", "decode", "segment"}
+
+
+def test_every_seg_that_was_read_has_a_mask_and_one_that_ends_the_reply_has_none() -> None:
+    whole, cut = Bench().run(sequence(9), sequence(9, max_new_tokens=3))
+    assert isinstance(whole, Generation)
+    assert isinstance(cut, Generation)
+    assert (len(whole.masks), len(cut.masks)) == (1, 0)
+    assert cut.output_ids[-1] == SEG
+
+
+class Watcher:
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def on_token(self, token: int) -> None:
+        self.told.append(token)
+
+    def on_masks(self, sequence: Sequence) -> None:
+        self.told.append(f"{len(sequence.masks)} masks")
+
+
+def test_a_listener_hears_tokens_and_masks_as_they_come_and_no_stop_token() -> None:
+    watcher = Watcher()
+    Bench().run(sequence(9, listener=watcher))
+    assert watcher.told == [9, 8, 7, 6, "1 masks", 5, 4, 3, 2, 1]
 
 
 @pytest.fixture

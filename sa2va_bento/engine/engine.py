@@ -37,7 +37,7 @@ class ModelRunner(Protocol):
         ...
 
     def ground(self, sequences: list[Sequence]) -> list[tuple[MaskLogits, ...]]:
-        """The masks of complete replies."""
+        """The masks of the `[SEG]`s that were read since the last time."""
         ...
 
     def release(self, sequence: Sequence) -> None:
@@ -106,7 +106,7 @@ class Engine:
 
     def _ground(self, sequences: list[Sequence]) -> None:
         for sequence, masks in zip(sequences, self.runner.ground(sequences), strict=True):
-            sequence.masks, sequence.is_grounded = masks, True
+            sequence.add_masks(masks)
 
     def _batch(self, stage: str, sequences: list[Sequence], compute: Callable[[list[Sequence]], None]) -> None:
         """Computes a stage for a batch. Where that fails (out of memory, above all) it is tried again in halves, and

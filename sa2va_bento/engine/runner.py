@@ -22,14 +22,6 @@ MASKS_TOGETHER = 32
 """`[SEG]`s in one batch of the mask decoder."""
 
 
-@dataclass(frozen=True)
-class TokenIds:
-    """Ids that the runner must know, looked up by name in the checkpoint's tokenizer."""
-
-    image_context: int
-    seg: int
-
-
 @dataclass
 class _Held:
     """What the device holds of a running sequence."""
@@ -46,8 +38,8 @@ class _Held:
 class Runner:
     """Encodes pictures, prefills prompts, decodes tokens and grounds `[SEG]`s, all in batches."""
 
-    def __init__(self, model: InternVLSa2VA, tokens: TokenIds, limits: Limits, feature_cache_bytes: int = 0) -> None:
-        self.model, self.tokens, self.limits = model, tokens, limits
+    def __init__(self, model: InternVLSa2VA, image_token_id: int, limits: Limits, feature_cache_bytes: int = 0) -> None:
+        self.model, self.image_token_id, self.limits = model, image_token_id, limits
         self.dtype, self.device = parameter_dtype(model), next(model.parameters()).device
         self.pool = KVPool(model.config.llm, limits.slots, limits.context, self.dtype, self.device)
         self.tile_features: FeatureCache[Tensor] = FeatureCache(feature_cache_bytes // 4)
@@ -102,24 +94,23 @@ class Runner:
         inputs = [row.output_ids[-1] if row.output_ids else 0 for row in rows]
         hidden = self._decode_rows(first, inputs, places)[[number - first for number in numbers]]  # (B, H)
         for sequence, state in zip(sequences, hidden, strict=True):
-            if sequence.output_ids[-1] == self.tokens.seg:
+            if sequence.output_ids[-1] == sequence.seg_id:
                 self._hold(sequence).seg_hidden.append(state)
         return self._choose(hidden, sequences)
 
     @torch.inference_mode()
     def ground(self, sequences: list[Sequence]) -> list[tuple[MaskLogits, ...]]:
-        """Masks of complete replies: pictures encoded together, each once; all `[SEG]`s in shared decoder batches. A
-        `[SEG]` that ends the reply was never read and has no mask, as upstream."""
-        asked = [s for s in sequences if s.picture and s in self._held and self._held[s].seg_hidden]
-        masks: dict[Sequence, tuple[MaskLogits, ...]] = {}
-        if asked:
-            features = self._sam_features([s.picture for s in asked if s.picture])
-            hidden = [self._held[s].seg_hidden for s in asked]
-            prompts = self.model.seg_prompts(torch.stack([state for states in hidden for state in states]))
-            owners = [i for i, states in enumerate(hidden) for _ in states]
-            found = iter(self._decode_masks(features, owners, prompts))
-            masks = {s: tuple(next(found) for _ in states) for s, states in zip(asked, hidden, strict=True)}
-        return [masks.get(sequence, ()) for sequence in sequences]
+        """Masks of the `[SEG]`s read since the last time: pictures encoded together, each once; all `[SEG]`s of all
+        sequences in shared decoder batches."""
+        features = self._sam_features([sequence.picture for sequence in sequences if sequence.picture])
+        hidden = [self._held[sequence].seg_hidden for sequence in sequences]
+        prompts = self.model.seg_prompts(torch.stack([state for states in hidden for state in states]))
+        owners = [number for number, states in enumerate(hidden) for _ in states]
+        found = iter(list(self._decode_masks(features, owners, prompts)))
+        masks = [tuple(next(found) for _ in states) for states in hidden]
+        for states in hidden:
+            states.clear()
+        return masks
 
     def release(self, sequence: Sequence) -> None:
         """Frees a sequence's row; the last row in use moves into its place."""
@@ -153,14 +144,14 @@ class Runner:
         held = self._hold(sequence)
         if held.embeddings is None:
             ids = torch.tensor([sequence.prompt_ids], device=self.device)
-            held.embeddings = self.model.embed(ids, held.image_tokens, self.tokens.image_context)[0]
+            held.embeddings = self.model.embed(ids, held.image_tokens, self.image_token_id)[0]
         return held.embeddings
 
     def _decode_rows(self, first: int, inputs: list[int], places: list[int]) -> Tensor:
         """Reads one token in each row; hidden states (B, H)."""
         ids, at = torch.tensor([inputs, places], device=self.device)
         window = min(-(-(max(places) + 1) // WINDOW_STEP) * WINDOW_STEP, self.pool.context)
-        embeddings = self.model.embed(ids[:, None], None, self.tokens.image_context)
+        embeddings = self.model.embed(ids[:, None], None, self.image_token_id)
         view = self.pool.decode_view(first, at, window)
         mask = decode_mask(at, window, self.dtype)
         return self.model.language_body(embeddings, view, attention_mask=mask, position_ids=at[:, None])[:, 0]

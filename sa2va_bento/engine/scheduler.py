@@ -66,11 +66,11 @@ class Scheduler:
         return [sequence for sequence in self.running if sequence.is_decoding]
 
     def to_ground(self) -> list[Sequence]:
-        """Sequences whose text is complete, at most as many as are grounded together."""
-        return [s for s in self.running if s.is_complete and not s.is_grounded][: self.limits.max_images]
+        """Sequences whose `[SEG]`s are grounded next, at most as many as are grounded together."""
+        return [sequence for sequence in self.running if sequence.wants_grounding][: self.limits.max_images]
 
     def finished(self) -> list[Sequence]:
-        return [sequence for sequence in self.running if sequence.is_grounded]
+        return [sequence for sequence in self.running if sequence.is_finished]
 
     def remove(self, sequence: Sequence) -> None:
         """Takes a sequence out, wherever it is."""

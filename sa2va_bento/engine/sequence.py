@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,18 @@ class Generation:
     timings_ms: dict[str, float]
 
 
+class Listener(Protocol):
+    """Is told, on the engine's thread, how a reply grows. Must be quick and must not raise."""
+
+    def on_token(self, token: int) -> None:
+        """The next token, stop tokens apart."""
+        ...
+
+    def on_masks(self, sequence: "Sequence") -> None:
+        """There are new masks."""
+        ...
+
+
 @dataclass(eq=False)
 class Sequence:
     """One request on its way through the engine."""
@@ -68,6 +81,8 @@ class Sequence:
     sampling: Sampling = GREEDY
     ends_reply: Callable[[list[int]], bool] = lambda output_ids: False
     """Whether a stop string of the request is in the reply so far."""
+    seg_id: int = -1
+    listener: "Listener | None" = None
     deadline: float = float("inf")
     """`time.monotonic()` value after which nobody waits for the answer."""
     is_cancelled: Callable[[], bool] = lambda: False
@@ -80,7 +95,8 @@ class Sequence:
     output_ids: list[int] = field(default_factory=list)
     """Reply ids so far, the stop token included once it came."""
     has_stopped: bool = False
-    is_grounded: bool = False
+    segs_read: int = 0
+    """`[SEG]`s that the language model has read; one that ends the reply is never read and gets no mask."""
     masks: tuple[MaskLogits, ...] = ()
     submitted_at: float = field(default_factory=time.monotonic)
     timings_ms: dict[str, float] = field(default_factory=dict)
@@ -106,9 +122,17 @@ class Sequence:
         return self.unread == 0 and not self.is_complete
 
     @property
-    def most_tokens(self) -> int:
-        """Places in the cache that the sequence may come to need."""
-        return len(self.prompt_ids) + self.max_new_tokens
+    def has_masks_to_come(self) -> bool:
+        return self.picture is not None and len(self.masks) < self.segs_read
+
+    @property
+    def wants_grounding(self) -> bool:
+        """Now: when the text is complete; as soon as a `[SEG]` was read where somebody watches."""
+        return self.has_masks_to_come and (self.is_complete or self.listener is not None)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.is_complete and not self.has_masks_to_come
 
     @property
     def is_expired(self) -> bool:
@@ -124,8 +148,17 @@ class Sequence:
 
     def append(self, token: int) -> None:
         """Adds the reply's next token and notes whether it ends the reply."""
+        self.segs_read += bool(self.output_ids) and self.output_ids[-1] == self.seg_id
         self.output_ids.append(token)
         self.has_stopped = token in self.stop_ids or self.ends_reply(self.output_ids)
+        if self.listener and token not in self.stop_ids:
+            self.listener.on_token(token)
+
+    def add_masks(self, masks: tuple[MaskLogits, ...]) -> None:
+        """Adds the next `[SEG]`s' masks."""
+        self.masks += masks
+        if self.listener and masks:
+            self.listener.on_masks(self)
 
     def uniform(self) -> float:
         """The random number (0 <= u < 1) behind the next token: a function of seed and place alone, so that an answer

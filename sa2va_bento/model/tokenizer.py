@@ -1,11 +1,12 @@
 """The tokenizer of a checkpoint, used so that nothing a person types can act as a special token."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from sa2va_bento.errors import CheckpointError
@@ -82,6 +83,11 @@ class PromptTokenizer:
             else:
                 ids += self._plain.encode(piece, add_special_tokens=False).ids
         return ids
+
+    def stream(self) -> Callable[[int], str]:
+        """A decoder of one reply, token by token: each call gives the whole characters that have become complete."""
+        decoder = DecodeStream(skip_special_tokens=False)
+        return lambda token: decoder.step(self._full, token) or ""
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, special tokens kept."""

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import DynamicCache
 
-from sa2va_bento.engine.runner import Runner, TokenIds
+from sa2va_bento.engine.runner import Runner
 from sa2va_bento.engine.scheduler import Limits
 from sa2va_bento.engine.sequence import MaskLogits
 from sa2va_bento.masks import low_res_to_mask
@@ -81,7 +81,7 @@ class Case:
             regions = [self.tile_features[-1][torch.from_numpy(cells)] for cells in picture.region_cells]
             features = torch.cat([self.tile_features.flatten(0, 1), *regions])
         ids = torch.tensor([self.prepared.sequence.prompt_ids])
-        return self.model.embed(ids, features, self.runner.tokens.image_context)
+        return self.model.embed(ids, features, self.runner.image_token_id)
 
     @cached_property
     def logits(self) -> torch.Tensor:
@@ -89,7 +89,7 @@ class Case:
         cache, embeddings, rows = DynamicCache(config=self.model.config.llm), self.embeddings, []
         for token in self.golden["sequences"].tolist():
             rows.append(self.model.language_head(self.model.language_body(embeddings, cache)[0, -1]))
-            embeddings = self.model.embed(torch.tensor([[token]]), None, self.runner.tokens.image_context)
+            embeddings = self.model.embed(torch.tensor([[token]]), None, self.runner.image_token_id)
         return torch.stack(rows)
 
     @cached_property
@@ -136,8 +136,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     folder: Path = write_checkpoint("qwen2", tmp_path_factory.mktemp("qwen2"))
     model = load_model(folder, Placement(torch.device("cpu"), torch.float32))
     tokenizer = PromptTokenizer.from_dir(folder)
-    tokens = TokenIds(image_context=tokenizer.id_of("<IMG_CONTEXT>"), seg=tokenizer.id_of("[SEG]"))
-    runner = Runner(model, tokens, Limits(context=4096))
+    runner = Runner(model, tokenizer.id_of("<IMG_CONTEXT>"), Limits(context=4096))
     return Loaded(runner, Pipeline(model.config, tokenizer, Settings()), tokenizer)
 
 
