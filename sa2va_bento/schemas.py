@@ -146,7 +146,9 @@ class ProcessRequest(_Model):
         max_length=MAX_TURNS,
     )
     include_overlay: Annotated[bool, Field(strict=True)] = Field(
-        default=False, description="Asks for the picture with its masks drawn in; not available yet", examples=[False]
+        default=False,
+        description="Asks for `overlay`: the picture with each segment in a colour of its own, and a legend",
+        examples=[True],
     )
     max_new_tokens: Count | None = Field(default=None, description="Most tokens of the reply", examples=[256])
     max_tiles: Count | None = Field(
@@ -208,7 +210,12 @@ class ProcessResponse(_Model):
     request_id: str = Field(description="As in the `X-Request-ID` header", examples=["4f1c0a"])
     image: ImageSize | None = Field(description="Size of the picture")
     segments: list[SegmentOut] = Field(description="One for each `[SEG]`, in order")
-    overlay: str | None = Field(default=None, description="Data URL; null unless asked for", examples=[None])
+    overlay: str | None = Field(
+        default=None,
+        description="Data URL of a PNG: the picture, its longer side brought within 256 to 2048 pixels, with its "
+        "segments drawn in, numbered by `id`, and a legend with their phrases; null unless `include_overlay` is true",
+        examples=["data:image/png;base64,iVBORw0KGgo="],
+    )
     usage: UsageOut = Field(description="Token counts")
     finish_reason: Literal["stop", "length"] = Field(description="Why the reply ended", examples=["stop"])
     timings_ms: Timings = Field(description="Where the time went")
@@ -263,6 +270,4 @@ def _warnings(fields: Mapping[str, object], request: ProcessRequest) -> list[str
     lines = [f"unknown field ignored: {name[:64]!r}" for name in unknown[:_MOST_NAMED]]
     if len(unknown) > _MOST_NAMED:
         lines.append(f"{len(unknown) - _MOST_NAMED} more unknown fields ignored")
-    if request.include_overlay:
-        lines.append("include_overlay is not available yet and was ignored")
     return lines

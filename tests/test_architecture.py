@@ -18,6 +18,7 @@ FORBIDDEN = {
     "engine/engine.py": ("torch", "transformers"),
     "media.py": (*EDGE, *HTTP),
     "masks.py": (*EDGE, *HTTP),
+    "overlay.py": (*EDGE, *HTTP),
     "prompt.py": (*EDGE, *HTTP),
     "preprocess.py": (*EDGE, *HTTP),
     "pipeline.py": (*EDGE, *HTTP),

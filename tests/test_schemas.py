@@ -45,11 +45,6 @@ def test_unknown_fields_are_named_but_not_all_of_a_thousand() -> None:
     assert warnings[-1] == "992 more unknown fields ignored"
 
 
-def test_an_overlay_is_not_promised() -> None:
-    _, warnings = parse_process_request({**GOOD, "include_overlay": True})
-    assert warnings == ["include_overlay is not available yet and was ignored"]
-
-
 def test_a_refusal_names_every_field_and_repeats_no_value() -> None:
     with pytest.raises(BadRequestError) as caught:
         parse_process_request({"prompt": 17, "mask_format": "s3cret", "regions": [{"box": ["s3cret"] * 4}]})

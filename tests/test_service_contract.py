@@ -156,12 +156,8 @@ def test_prompts_reach_the_model_unchanged(client: TestClient, model: FakePredic
 
 
 def test_unknown_fields_are_ignored_with_a_warning(client: TestClient) -> None:
-    answer = client.post("/process", json={**GOOD, "max_token": 5, "include_overlay": True}).json()
-    assert answer["warnings"] == [
-        "unknown field ignored: 'max_token'",
-        "include_overlay is not available yet and was ignored",
-    ]
-    assert answer["overlay"] is None
+    answer = client.post("/process", json={**GOOD, "max_token": 5}).json()
+    assert answer["warnings"] == ["unknown field ignored: 'max_token'"]
 
 
 @pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "application/geo+json", None])

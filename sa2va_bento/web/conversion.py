@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 
 import numpy as np
+from PIL import Image
 
 from sa2va_bento import masks
 from sa2va_bento.errors import BadRequestError, PayloadTooLargeError
 from sa2va_bento.media import decode_base64, decode_image
+from sa2va_bento.overlay import draw_overlay, encode_overlay
 from sa2va_bento.regions import Size, box_to_mask, png_to_mask, polygon_to_mask, rle_to_mask
 from sa2va_bento.result import Prediction, PredictRequest, Segment, Turn
 from sa2va_bento.schemas import (
@@ -86,6 +88,7 @@ def to_response(
     model: str,
     request_id: str,
     mask_format: MaskFormat = "rle",
+    overlay_on: Image.Image | None = None,
     warnings: tuple[str, ...] = (),
     total_ms: float | None = None,
 ) -> ProcessResponse:
@@ -96,6 +99,7 @@ def to_response(
         model: How the model is called.
         request_id: As in the response's header.
         mask_format: How masks are encoded.
+        overlay_on: The request's picture if an overlay was asked for.
         warnings: About the request itself; the prediction's own follow.
         total_ms: Time since the request arrived, if it was measured outside the core.
     """
@@ -107,6 +111,7 @@ def to_response(
         request_id=request_id,
         image=_image_size(prediction),
         segments=[_segment(i, segment, mask_format) for i, segment in enumerate(prediction.segments)],
+        overlay=encode_overlay(draw_overlay(overlay_on, prediction.segments)) if overlay_on else None,
         usage=UsageOut(
             prompt_tokens=usage.prompt_tokens,
             image_tokens=usage.image_tokens,

@@ -54,6 +54,7 @@ async def _answer(request: Request, runtime: Runtime) -> Response:
             model=settings.model_name,
             request_id=request_id_of(request.scope),
             mask_format=asked.mask_format,
+            overlay_on=wanted.image if asked.include_overlay else None,
             warnings=tuple(warnings),
             total_ms=1e3 * (loop.time() - request.state.arrived),
         )
