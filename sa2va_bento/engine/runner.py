@@ -1,5 +1,6 @@
 """Computes: the only part of the engine that touches the model and its device."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -10,11 +11,14 @@ from torch import Tensor
 
 from sa2va_bento.engine.cache import KVPool, decode_mask
 from sa2va_bento.engine.features import FeatureCache
+from sa2va_bento.engine.graphs import DecodeGraphs
 from sa2va_bento.engine.sampler import SamplingBatch, choose
 from sa2va_bento.engine.scheduler import Limits
 from sa2va_bento.engine.sequence import MaskLogits, PictureInput, Sequence
 from sa2va_bento.model.grounding import ImageFeatures, decode_masks, encode_image
 from sa2va_bento.model.internvl import InternVLSa2VA, parameter_dtype
+
+logger = logging.getLogger(__name__)
 
 WINDOW_STEP = 64
 """Attention reads the cache up to the longest running row, rounded up to a multiple of this."""
@@ -44,6 +48,7 @@ class Runner:
         self.pool = KVPool(model.config.llm, limits.slots, limits.context, self.dtype, self.device)
         self.tile_features: FeatureCache[Tensor] = FeatureCache(feature_cache_bytes // 4)
         self.sam_features: FeatureCache[ImageFeatures] = FeatureCache(feature_cache_bytes - feature_cache_bytes // 4)
+        self.graphs = self._make_graphs() if self.device.type == "cuda" else None
         self._held: dict[Sequence, _Held] = {}
         self._rows: list[Sequence] = []  # the sequence of each row in use; rows in use come first
 
@@ -89,7 +94,8 @@ class Runner:
         its own next step will overwrite.
         """
         numbers = [self._row(sequence) for sequence in sequences]
-        first, rows = min(numbers), self._rows[min(numbers) : max(numbers) + 1]
+        first = 0 if self.graphs else min(numbers)
+        rows = self._rows[first : max(numbers) + 1]
         places = [row.prefilled + max(len(row.output_ids) - 1, 0) for row in rows]
         inputs = [row.output_ids[-1] if row.output_ids else 0 for row in rows]
         hidden = self._decode_rows(first, inputs, places)[[number - first for number in numbers]]  # (B, H)
@@ -148,13 +154,19 @@ class Runner:
         return held.embeddings
 
     def _decode_rows(self, first: int, inputs: list[int], places: list[int]) -> Tensor:
-        """Reads one token in each row; hidden states (B, H)."""
+        """Reads one token in each row from row `first`; hidden states (B, H)."""
+        if self.graphs:
+            return self.graphs(inputs, places)
         ids, at = torch.tensor([inputs, places], device=self.device)
         window = min(-(-(max(places) + 1) // WINDOW_STEP) * WINDOW_STEP, self.pool.context)
+        return self._step(ids, at, window, first)
+
+    def _step(self, ids: Tensor, places: Tensor, window: int, first: int = 0) -> Tensor:
+        """Reads token `ids[i]` (B,) at `places[i]` of row `first + i`; hidden states (B, H)."""
         embeddings = self.model.embed(ids[:, None], None, self.image_token_id)
-        view = self.pool.decode_view(first, at, window)
-        mask = decode_mask(at, window, self.dtype)
-        return self.model.language_body(embeddings, view, attention_mask=mask, position_ids=at[:, None])[:, 0]
+        view = self.pool.decode_view(first, places, window)
+        mask = decode_mask(places, window, self.dtype)
+        return self.model.language_body(embeddings, view, attention_mask=mask, position_ids=places[:, None])[:, 0]
 
     def _choose(self, hidden: Tensor, sequences: list[Sequence]) -> list[int]:
         logits = self.model.language_head(hidden)
@@ -181,8 +193,22 @@ class Runner:
             scores, visible = best.iou.float().tolist(), best.object_score.float().sigmoid().tolist()
             yield from map(MaskLogits, best.logits.float().cpu().numpy(), scores, visible)
 
+    def _make_graphs(self) -> DecodeGraphs | None:
+        """Captures the smallest decode step, which also shows whether it can be captured at all."""
+        graphs = DecodeGraphs(self._step, self.limits.slots, self.limits.context, self.device)
+        try:
+            with torch.inference_mode():
+                graphs([0], [0])
+        except RuntimeError as error:
+            logger.warning("decoding without CUDA graphs: %s", error)
+            return None
+        return graphs
+
     def _to_device(self, array: NDArray[np.float32]) -> Tensor:
-        return torch.from_numpy(array).to(device=self.device, dtype=self.dtype)
+        tensor = torch.from_numpy(array)
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(device=self.device, dtype=self.dtype, non_blocking=True)
 
 
 def _with_regions(tiles: Tensor | None, picture: PictureInput) -> Tensor:

@@ -1,0 +1,70 @@
+"""CUDA graphs of the decode step: one launch a token instead of several hundred, which is what a small language model
+spends its time on."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+SMALLEST_WINDOW = 256
+"""Windows are powers of two from here on, so that few graphs serve all lengths."""
+
+Step = Callable[[Tensor, Tensor, int], Tensor]
+"""Token ids (B,) and places (B,) of rows 0 to B - 1, and the window: hidden states (B, H)."""
+
+
+@dataclass(frozen=True)
+class _Graph:
+    graph: "torch.cuda.CUDAGraph"
+    hidden: Tensor
+
+
+def bucket(size: int, smallest: int, most: int) -> int:
+    """The next power of two from `smallest` on, or `most`."""
+    while smallest < size:
+        smallest *= 2
+    return min(smallest, most)
+
+
+class DecodeGraphs:
+    """Replays the step from graphs, captured when a batch size and window occur for the first time. Rows beyond the
+    batch are computed too; they are free rows of the cache, and write where the next prompt is read."""
+
+    def __init__(self, step: Step, slots: int, context: int, device: torch.device) -> None:
+        self._step, self._slots, self._context = step, slots, context
+        self._inputs = torch.zeros(2, slots, dtype=torch.long, device=device)
+        self._graphs: dict[tuple[int, int], _Graph] = {}
+        self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+
+    def __call__(self, ids: list[int], places: list[int]) -> Tensor:
+        """Hidden states (B, H) of the rows 0 to B - 1."""
+        rows = bucket(len(ids), 1, self._slots)
+        window = bucket(max(places) + 1, SMALLEST_WINDOW, self._context)
+        self._inputs[:, : len(ids)].copy_(_pinned([ids, places]), non_blocking=True)
+        self._inputs[:, len(ids) : rows].zero_()
+        if (rows, window) not in self._graphs:
+            self._graphs[rows, window] = self._capture(rows, window)
+        captured = self._graphs[rows, window]
+        captured.graph.replay()
+        return captured.hidden[: len(ids)].clone()
+
+    def _capture(self, rows: int, window: int) -> _Graph:
+        ids, places = self._inputs[0, :rows], self._inputs[1, :rows]
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # libraries set themselves up outside of the capture
+            self._step(ids, places, window)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            hidden = self._step(ids, places, window)
+        logger.debug("captured the decode step for %d rows, %d places", rows, window)
+        return _Graph(graph, hidden)
+
+
+def _pinned(rows: list[list[int]]) -> Tensor:
+    return torch.tensor(rows).pin_memory()
