@@ -22,6 +22,12 @@ class BadRequestError(Sa2VAError):
     status = 400
 
 
+class UnauthorizedError(Sa2VAError):
+    """A missing or wrong key where keys are configured."""
+
+    status = 401
+
+
 class PayloadTooLargeError(Sa2VAError):
     """A body, an image (pixels) or a prompt (tokens) over its limit."""
 
@@ -32,6 +38,16 @@ class UnsupportedMediaError(Sa2VAError):
     """A content type or an image format that is not supported."""
 
     status = 415
+
+
+class RateLimitedError(Sa2VAError):
+    """The caller has asked too often; `retry_after_s` says when it may again."""
+
+    status = 429
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class OverloadedError(Sa2VAError):

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import AliasChoices, Field, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sa2va_bento.errors import StartupError
@@ -53,6 +53,26 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     cors_origins: str = Field(default="*", description="Origins whose pages may call the service, separated by commas")
 
+    api_keys: SecretStr | None = Field(
+        default=None, description="Keys that requests must carry, separated by commas; unset asks for none"
+    )
+    rate_limit: int | None = Field(
+        default=None, ge=1, description="Requests a minute of each key, or of each address where no keys are set"
+    )
+
+    @field_validator("api_keys")
+    @classmethod
+    def _check_keys(cls, keys: SecretStr | None) -> SecretStr | None:
+        """Only an empty value means no keys; one that looks like keys but holds none must not open the service."""
+        if keys and not _split(keys.get_secret_value()):
+            raise ValueError("no key in it")
+        return keys
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys in force; none asks for none."""
+        return _split(self.api_keys.get_secret_value()) if self.api_keys else ()
+
     @property
     def model_dir_or_id(self) -> str:
         """What to load: the setting, or the folder of the embedded nano model."""
@@ -72,6 +92,10 @@ class Settings(BaseSettings):
         return int(self.max_image_mpixels * 1e6)
 
 
+def _split(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 def load_settings() -> Settings:
     """Reads the environment.
 
@@ -84,4 +108,5 @@ def load_settings() -> Settings:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else "?"
         variable = name if name.isupper() else f"SA2VA_{name.upper()}"
-        raise StartupError(f"setting {variable}: {first['msg']} (got {first['input']!r})") from None
+        given = "" if name == "api_keys" else f" (got {first['input']!r})"
+        raise StartupError(f"setting {variable}: {first['msg']}{given}") from None

@@ -16,6 +16,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 PHRASES = {
     400: "bad request",
+    401: "a key is needed",
     404: "there is no such endpoint",
     405: "this endpoint does not take that method",
     413: "the body is too large",
@@ -37,6 +38,8 @@ def error_response(error: Exception, scope: Scope) -> JSONResponse:
     """Maps an exception: ours to its status and message, any other to a bare 500 (its traceback is logged)."""
     known = _known(error, scope)
     headers = {} if known.retry_after_s is None else {"Retry-After": str(known.retry_after_s)}
+    if known.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="sa2va"'
     body = {"error": known.message, "request_id": request_id_of(scope)}
     return JSONResponse(body, known.status, headers)
 
