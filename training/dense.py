@@ -27,8 +27,8 @@ class DenseTargets:
     `color` (B, 256), 6 for background; `shape` (B, 256), 4 for background; `center` (B, 256), 1 where an object's
     centre lies; `box` (B, 256, 4), its object's centre relative to the patch and its size, in shares of the picture;
     `fill` (B, 256, 64), 1 where an 8 x 8 point of the patch lies on an object: the outline, from which shape follows;
-    `rays` (B, 256, 16), how far the object reaches from the patch's middle in 16 directions, in shares of the picture, and
-    `on_object` (B, 256), 1 where that middle lies on an object.
+    `rays` (B, 256, 16), how far the object reaches from the patch's middle in 16 directions, in shares of the picture,
+    and `on_object` (B, 256), 1 where that middle lies on an object.
     """
 
     color: Tensor

@@ -42,12 +42,13 @@ def converse(batch: Batch, packer: Packer, rng: random.Random) -> Packed:
     return packer.pack([conversation(items_of(things), rng, TURNS_A_SCENE) for things in batch.things.tolist()])
 
 
-def answer(model: InternVLSa2VA, packer: Packer, packed: Packed, image_tokens: Tensor) -> Answered:
-    """`image_tokens` (B, 64, H) from the projector."""
+def answer(model: InternVLSa2VA, packer: Packer, packed: Packed, image_tokens: Tensor | None) -> Answered:
+    """`image_tokens` (B, 64, H) from the projector, or None for conversations without a picture."""
     table = model.language_model.get_input_embeddings().weight
     embeddings = functional.embedding(packed.ids, table)
-    start, end = packer.image_at, packer.image_at + image_tokens.shape[1]
-    embeddings = torch.cat([embeddings[:, :start], image_tokens, embeddings[:, end:]], dim=1)
+    if image_tokens is not None:
+        start, end = packer.image_at, packer.image_at + image_tokens.shape[1]
+        embeddings = torch.cat([embeddings[:, :start], image_tokens, embeddings[:, end:]], dim=1)
     hidden = model.language_model.model(
         inputs_embeds=embeddings, attention_mask=packed.mask(), position_ids=packed.positions, use_cache=False
     ).last_hidden_state
@@ -56,8 +57,8 @@ def answer(model: InternVLSa2VA, packer: Packer, packed: Packed, image_tokens: T
     correct = torch.zeros_like(asked)
     correct[asked] = logits.argmax(-1) == targets
     turns = sum(len(kinds) for kinds in packed.kinds)
-    rows = torch.tensor([row for row, _, _ in packed.segs])
-    places = torch.tensor([place for _, place, _ in packed.segs])
+    rows = torch.tensor([row for row, _, _ in packed.segs], dtype=torch.long)
+    places = torch.tensor([place for _, place, _ in packed.segs], dtype=torch.long)
     return Answered(functional.cross_entropy(logits, targets, reduction="sum") / turns, correct, hidden[rows, places])
 
 

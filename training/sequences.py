@@ -49,14 +49,16 @@ class Packer:
         self._ids = {token: token_id(tokenizer, token) for token in ("<|endoftext|>", "<|im_end|>", "[SEG]")}
         picture = "<img>" + "<IMG_CONTEXT>" * IMAGE_TOKENS + "</img>"
         self.prefix = self._encode(f"<|im_start|>user\n{picture}")
+        self.bare_prefix = self._encode("<|im_start|>user")
         self.image_at = self.prefix.index(token_id(tokenizer, "<IMG_CONTEXT>"))
         self._before_answer = self._encode("<|im_end|>\n<|im_start|>assistant\n")
 
     def _encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
-    def pack(self, conversations: Sequence[Sequence[Turn]]) -> Packed:
+    def pack(self, conversations: Sequence[Sequence[Turn]], picture: bool = True) -> Packed:
         """Turns that do not fit are left out."""
+        prefix = self.prefix if picture else self.bare_prefix
         shape = (len(conversations), self.length)
         ids = torch.full(shape, self._ids["<|endoftext|>"])
         positions, turns = torch.zeros(shape, dtype=torch.long), torch.full(shape, PAD_TURN)
@@ -64,8 +66,8 @@ class Packer:
         segs: list[tuple[int, int, Reference]] = []
         kinds: list[list[str]] = []
         for row, conversation in enumerate(conversations):
-            at = len(self.prefix)
-            ids[row, :at], positions[row, :at], turns[row, :at] = torch.tensor(self.prefix), torch.arange(at), 0
+            at = len(prefix)
+            ids[row, :at], positions[row, :at], turns[row, :at] = torch.tensor(prefix), torch.arange(at), 0
             kinds.append([])
             for turn in conversation:
                 asked, answered = self._turn_ids(turn)
@@ -75,7 +77,7 @@ class Packer:
                 kinds[-1].append(turn.kind)
                 tokens = torch.tensor(asked + answered)
                 ids[row, at:end], turns[row, at:end] = tokens, len(kinds[-1])
-                positions[row, at:end] = torch.arange(len(self.prefix), len(self.prefix) + len(tokens))
+                positions[row, at:end] = torch.arange(len(prefix), len(prefix) + len(tokens))
                 targets[row, at + len(asked) - 1 : end - 1] = tokens[len(asked) :]
                 seg_places = [i for i in range(at + len(asked), end) if ids[row, i] == self._ids["[SEG]"]]
                 segs += [(row, place, ref) for place, ref in zip(seg_places, turn.references, strict=True)]

@@ -131,6 +131,7 @@ CHAT = {
     ),
     "You are welcome.": ("Thank you.", "Thanks!", "Thanks a lot"),
 }
+NO_PICTURE = "Please send a picture, and I will look at it."
 ONLY_SHAPES = "I only know colored shapes: circles, squares, triangles and stars."
 OUT_OF_SCOPE = (
     *("Who won the game?", "Write a poem.", "What is the weather like?", "Read the text.", "What does the sign say?"),
@@ -291,20 +292,20 @@ def chat(items: Items, rng: random.Random) -> Turn | None:
 
 # ------------------------------------------------------------------------------------------------ the mix
 MIX: tuple[tuple[Writer, float], ...] = (
-    (refer, 2.0),
-    (refer_briefly, 1.0),
-    (absent, 1.5),
-    (absent_briefly, 0.4),
+    (refer, 0.9),
+    (refer_briefly, 0.6),
+    (absent, 2.0),
+    (absent_briefly, 0.5),
     (segment_all, 0.6),
-    (ask_color, 1.0),
+    (ask_color, 1.3),
     (ask_shape, 1.3),
-    (ask_missing, 0.3),
-    (ask_count, 2.0),
+    (ask_missing, 0.4),
+    (ask_count, 4.0),
     (ask_there, 0.6),
-    (ask_whether, 0.3),
+    (ask_whether, 0.4),
     (describe, 0.4),
     (describe_grounded, 0.5),
-    (chat, 0.25),
+    (chat, 0.2),
 )
 
 
@@ -318,6 +319,14 @@ def conversation(items: Items, rng: random.Random, turns: int) -> list[Turn]:
         if turn is not None:
             written.append(replace(turn, kind=writer.__name__))
     return written
+
+
+def without_picture(items: Items, rng: random.Random, turns: int) -> list[Turn]:
+    """Questions that come without a picture: small talk is answered, anything about objects asks for one."""
+    written = conversation(items, rng, turns - turns // 2)
+    asked = [Turn(turn.question, NO_PICTURE, kind="no_picture") for turn in written if turn.kind != "chat"]
+    answer, questions = rng.choice(list(CHAT.items()))
+    return [*asked, *(Turn(_vary(rng.choice(questions), rng), answer, kind="chat") for _ in range(turns // 2))]
 
 
 # ------------------------------------------------------------------------------------------------ wording

@@ -17,13 +17,15 @@ from training.batches import Batch, ScenePool
 from training.dense import DenseHead, dense_losses, dense_targets
 from training.export import assemble
 from training.geometry import CELLS, VIT_WIDTH
-from training.language import Scores, answer, converse, words_of
+from training.language import Scores, answer, converse, items_of, words_of
 from training.loop import Losses, Plan, Trainer, load_part
 from training.masks import chosen_iou, mask_losses
 from training.sequences import Packed, Packer
+from training.tasks import without_picture
 from training.train_language import load_table, prompt_loss
 
-DENSE_WEIGHT, MASK_WEIGHT, PROMPT_WEIGHT = 0.5, 4.0, 0.5
+DENSE_WEIGHT, MASK_WEIGHT, PROMPT_WEIGHT, BARE_WEIGHT = 0.5, 6.0, 0.5, 0.1
+MASK_EVERY = 2  # masks on every second step: they are learned already and cost as much as the answers
 SLOW = ("model.vision_model", "model.grounding_encoder", "head")
 
 
@@ -65,34 +67,45 @@ class Step:
     def losses(self, step: int, batch: Batch) -> Losses:
         model = self.stage.model
         assert batch.tiles is not None
-        assert batch.frames is not None
         packed = converse(batch, self.packer, self.rng)
         patches = model.vision_model(pixel_values=batch.tiles).last_hidden_state[:, 1:]
         answered = answer(model, self.packer, packed, model.mlp1(pixel_shuffle(patches, CELLS)))
         prompts = model.text_hidden_fcs(answered.segs)
-        decoded = decode(model, packed, batch.frames, prompts)
-        masks = seg_masks(packed, batch.labels)
-        found = mask_losses(decoded, masks, torch.ones(len(masks), dtype=torch.bool))
         dense = dense_losses(self.stage.head(patches), dense_targets(batch.labels, batch.things))
         wanted = self.stage.table(words_of(packed, batch.things))
-        self._note(step, packed, decoded, masks)
         self.scores.add(packed, answered)
-        return {
+        losses = {
             "language": answered.loss,
-            "mask": MASK_WEIGHT * found["mask"],
-            "iou_head": MASK_WEIGHT * found["iou_head"],
+            "bare": BARE_WEIGHT * self._without_picture(batch),
             "prompt": PROMPT_WEIGHT * prompt_loss(prompts, wanted),
             "dense": DENSE_WEIGHT * torch.stack(list(dense.values())).sum(),
         }
+        if step % MASK_EVERY == 0:
+            losses |= self._masks(packed, batch, prompts)
+        if step % 100 == 99:
+            self._report()
+        return losses
 
-    def _note(self, step: int, packed: Packed, decoded: DecodedMasks, masks: Tensor) -> None:
+    def _masks(self, packed: Packed, batch: Batch, prompts: Tensor) -> Losses:
+        assert batch.frames is not None
+        decoded = decode(self.stage.model, packed, batch.frames, prompts)
+        masks = seg_masks(packed, batch.labels)
+        found = mask_losses(decoded, masks, torch.ones(len(masks), dtype=torch.bool))
         single = torch.tensor([not ref.has_place for _, _, ref in packed.segs])
         self.ious.append(chosen_iou(decoded, masks)[single].detach())
-        if step % 100 == 99:
-            ious = torch.cat(self.ious)
-            self.ious.clear()
-            refer = {"miou": round(ious.mean().item(), 3), "over_half": round((ious > 0.5).float().mean().item(), 3)}
-            print(refer | self.scores.flush(), flush=True)
+        return {name: MASK_WEIGHT * found[name] for name in ("mask", "iou_head")}
+
+    def _without_picture(self, batch: Batch) -> Tensor:
+        """Language loss of one conversation that has no picture."""
+        items = items_of(batch.things[0].tolist())
+        packed = self.packer.pack([without_picture(items, self.rng, 6)], picture=False)
+        return answer(self.stage.model, self.packer, packed, None).loss
+
+    def _report(self) -> None:
+        ious = torch.cat(self.ious)
+        self.ious.clear()
+        refer = {"miou": round(ious.mean().item(), 3), "over_half": round((ious > 0.5).float().mean().item(), 3)}
+        print(refer | self.scores.flush(), flush=True)
 
 
 def main() -> None:
