@@ -156,11 +156,6 @@ def test_a_body_that_streams_over_the_limit(client: TestClient) -> None:
     check_still_works(client)
 
 
-def test_a_compressed_body(client: TestClient) -> None:
-    response = client.post("/process", content=GOOD_TEXT, headers={"Content-Type": JSON, "Content-Encoding": "gzip"})
-    check_error(response, 415, "compressed")
-
-
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [

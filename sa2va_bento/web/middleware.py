@@ -1,4 +1,4 @@
-"""ASGI layers around every route, outermost first: CORS, request id, error shape, keys, admission, body."""
+"""ASGI layers around every route, outermost first: CORS, encodings, request id, errors, keys, admission, body."""
 
 import asyncio
 import re
@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sa2va_bento.errors import OverloadedError, PayloadTooLargeError, Sa2VAError, UnsupportedMediaError
 from sa2va_bento.settings import Settings
 from sa2va_bento.web.access import Access
+from sa2va_bento.web.encoding import Compression, Decompression
 from sa2va_bento.web.responses import RETRY_AFTER_S, contract_error, error_response, request_id_of
 
 REQUEST_ID = "X-Request-ID"
@@ -33,11 +34,13 @@ def middlewares(settings: Settings) -> Iterator[tuple[type, dict[str, Any]]]:
             "expose_headers": exposed,
         },
     )
+    yield Compression, {}
     yield RequestContext, {}
     yield ErrorShape, {}
     yield Access, {"keys": settings.keys, "per_minute": settings.rate_limit}
     yield InFlightLimit, {"limit": in_flight_limit(settings)}
     yield BodyLimit, {"limit": settings.max_body_bytes}
+    yield Decompression, {"limit": settings.max_body_bytes}
 
 
 def in_flight_limit(settings: Settings) -> int:
