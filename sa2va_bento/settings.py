@@ -50,6 +50,7 @@ class Settings(BaseSettings):
     )
     max_queue: int = Field(default=64, ge=1, description="Most requests that wait for the model; beyond it 503")
     timeout_s: float = Field(default=60.0, gt=0, description="Deadline of a request in seconds; past it 504")
+    heartbeat_s: float = Field(default=5.0, gt=0, description="Silence in seconds after which a stream shows it lives")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     cors_origins: str = Field(default="*", description="Origins whose pages may call the service, separated by commas")
 

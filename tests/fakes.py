@@ -1,25 +1,32 @@
 """A model that isn't one: deterministic answers in no time, as slow, full or broken as a test asks."""
 
+import re
 import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
 from sa2va_bento.errors import OverloadedError
 from sa2va_bento.result import Prediction, PredictRequest, Segment, Usage
+from sa2va_bento.streaming import SegmentReady, StreamEvent, TextDelta
 
 
 class FakePredictor:
     """Segments the left half of every picture when the prompt asks to segment, else says what it was asked.
 
-    While `gate` is closed (cleared) requests wait. `failure` is raised instead of an answer.
+    While `gate` is closed (cleared) requests wait; while `rest` is closed a watched answer stops after its first
+    words. `failure` is raised instead of an answer, or of the rest of one.
     """
 
     def __init__(self, capacity: int = 64) -> None:
         self.capacity = capacity
         self.gate = threading.Event()
         self.gate.set()
+        self.rest = threading.Event()
+        self.rest.set()
+        self.told_at: list[float] = []
         self.failure: Exception | None = None
         self.requests: list[PredictRequest] = []
         self.cancelled = 0
@@ -35,7 +42,9 @@ class FakePredictor:
     def queue_depth(self) -> int:
         return self._pending
 
-    def submit(self, request: PredictRequest) -> "Future[Prediction]":
+    def submit(
+        self, request: PredictRequest, on_event: Callable[[StreamEvent], None] | None = None
+    ) -> "Future[Prediction]":
         with self._lock:
             if self._pending >= self.capacity:
                 raise OverloadedError("the queue is full")
@@ -43,12 +52,13 @@ class FakePredictor:
         self.requests.append(request)
         future: Future[Prediction] = Future()
         future.add_done_callback(self._leave)
-        self._pool.submit(self._work, request, future)
+        self._pool.submit(self._work, request, future, on_event)
         return future
 
     def close(self) -> None:
         self.closed = True
         self.gate.set()
+        self.rest.set()
         self._pool.shutdown(wait=False)
 
     def _leave(self, future: "Future[Prediction]") -> None:
@@ -56,15 +66,28 @@ class FakePredictor:
             self._pending -= 1
             self.cancelled += future.cancelled()
 
-    def _work(self, request: PredictRequest, future: "Future[Prediction]") -> None:
-        while not self.gate.wait(0.01) and not future.cancelled():
-            pass
+    def _work(
+        self, request: PredictRequest, future: "Future[Prediction]", on_event: Callable[[StreamEvent], None] | None
+    ) -> None:
+        self._wait(self.gate, future)
+        if on_event:
+            for number, event in enumerate(events(answer(request))):
+                if number:
+                    self._wait(self.rest, future)
+                if future.cancelled() or (self.failure and number):
+                    break
+                self.told_at.append(time.monotonic())
+                on_event(event)
         if not future.set_running_or_notify_cancel():
             return
         if self.failure is not None:
             future.set_exception(self.failure)
         else:
             future.set_result(answer(request))
+
+    def _wait(self, event: threading.Event, future: "Future[Prediction]") -> None:
+        while not event.wait(0.01) and not future.cancelled():
+            pass
 
     def wait_for_requests(self, count: int) -> None:
         """Returns once that many requests have arrived in all."""
@@ -76,17 +99,24 @@ class FakePredictor:
 
 def answer(request: PredictRequest) -> Prediction:
     """What the fake says."""
-    assert request.image is not None
-    segments = "segment" in request.prompt.lower()
+    segments = request.image is not None and "segment" in request.prompt.lower()
     return Prediction(
         result="Sure, <p> the left half </p> [SEG]." if segments else f"You asked: {request.prompt}",
         text="Sure, the left half." if segments else f"You asked: {request.prompt}",
         segments=(_left_half(request),) if segments else (),
-        image_size=request.image.size,
-        usage=Usage(prompt_tokens=300, image_tokens=256, completion_tokens=5),
+        image_size=request.image.size if request.image else None,
+        usage=Usage(prompt_tokens=300, image_tokens=256 if request.image else 0, completion_tokens=5),
         finish_reason="stop",
         timings_ms={"queue": 0.1, "preprocess": 1.0, "prefill": 2.0, "decode": 3.0, "segment": 4.0, "total": 10.1},
     )
+
+
+def events(prediction: Prediction) -> Iterator[StreamEvent]:
+    """The prediction's text word by word, then its segments."""
+    for word in re.findall(r"\s*\S+", prediction.result):
+        yield TextDelta(word)
+    for index, segment in enumerate(prediction.segments):
+        yield SegmentReady(index, segment)
 
 
 def _left_half(request: PredictRequest) -> Segment:

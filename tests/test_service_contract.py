@@ -27,6 +27,7 @@ def test_welcome_is_the_originals(client: TestClient) -> None:
         "endpoints": {
             "/health": "GET - Health check and server status",
             "/process": "POST - Process image with text prompt",
+            "/process_stream": "POST - The same, answered as server-sent events",
         },
     }
 

@@ -1,6 +1,6 @@
 """From a validated request to the core's request, and from the core's prediction to the response."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -91,6 +91,7 @@ def to_response(
     overlay_on: Image.Image | None = None,
     warnings: tuple[str, ...] = (),
     total_ms: float | None = None,
+    encoded: Sequence[SegmentOut] = (),
 ) -> ProcessResponse:
     """Renders a prediction. Encoding masks takes time: not for the event loop.
 
@@ -102,6 +103,7 @@ def to_response(
         overlay_on: The request's picture if an overlay was asked for.
         warnings: About the request itself; the prediction's own follow.
         total_ms: Time since the request arrived, if it was measured outside the core.
+        encoded: The answer's first segments, if they were rendered before.
     """
     usage = prediction.usage
     return ProcessResponse(
@@ -110,7 +112,7 @@ def to_response(
         model=model,
         request_id=request_id,
         image=_image_size(prediction),
-        segments=[_segment(i, segment, mask_format) for i, segment in enumerate(prediction.segments)],
+        segments=[*encoded, *to_segments(prediction.segments, mask_format, len(encoded))],
         overlay=encode_overlay(draw_overlay(overlay_on, prediction.segments)) if overlay_on else None,
         usage=UsageOut(
             prompt_tokens=usage.prompt_tokens,
@@ -131,7 +133,13 @@ def _image_size(prediction: Prediction) -> ImageSize | None:
     return ImageSize(width=width, height=height)
 
 
-def _segment(number: int, segment: Segment, mask_format: MaskFormat) -> SegmentOut:
+def to_segments(segments: Sequence[Segment], mask_format: MaskFormat, start: int = 0) -> list[SegmentOut]:
+    """Renders the segments from number `start` on. Encoding masks takes time: not for the event loop."""
+    return [to_segment(i, segment, mask_format) for i, segment in enumerate(segments[start:], start)]
+
+
+def to_segment(number: int, segment: Segment, mask_format: MaskFormat) -> SegmentOut:
+    """Renders one segment. Encoding its mask takes time: not for the event loop."""
     return SegmentOut(
         id=number,
         phrase=segment.phrase,

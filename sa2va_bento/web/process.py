@@ -6,20 +6,24 @@ The event loop only reads and waits. Parsing, decoding and encoding run in the m
 import asyncio
 import base64
 import json
+from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sa2va_bento.errors import BadRequestError, DeadlineExceededError, RequestCancelledError, UnsupportedMediaError
+from sa2va_bento.errors import BadRequestError, RequestCancelledError, UnsupportedMediaError
 from sa2va_bento.result import Prediction, PredictRequest
-from sa2va_bento.schemas import ProcessRequest, parse_process_request
+from sa2va_bento.schemas import ProcessRequest, ProcessResponse, SegmentOut, parse_process_request
 from sa2va_bento.settings import Settings
 from sa2va_bento.web.conversion import to_predict_request, to_response
+from sa2va_bento.web.deadline import Deadline
 from sa2va_bento.web.responses import request_id_of
 from sa2va_bento.web.runtime import Runtime
+from sa2va_bento.web.sse import until_disconnected
 
 UPLOAD = "image"
 """Name of the form's file field."""
@@ -33,47 +37,69 @@ async def answer_process(request: Request, runtime: Runtime) -> Response:
     Raises:
         Sa2VAError: whatever is wrong with it, or with us.
     """
-    timeout_s = runtime.settings.timeout_s
-    try:
-        async with asyncio.timeout_at(request.state.arrived + timeout_s):
-            return await _answer(request, runtime)
-    except TimeoutError:
-        raise DeadlineExceededError(f"no answer within {timeout_s:g} s") from None
+    async with Deadline.of(request, runtime.settings).kept():
+        return await _answer(request, runtime)
 
 
 async def _answer(request: Request, runtime: Runtime) -> Response:
-    loop, settings = asyncio.get_running_loop(), runtime.settings
-    model = runtime.model
-    fields = await _read_fields(request, settings)
-    asked, warnings, wanted = await loop.run_in_executor(runtime.media_pool, _prepare, fields, settings)
-    prediction = await _unless_gone(request, model.submit(wanted))
+    settings, model = runtime.settings, runtime.model
+    clock = asyncio.get_running_loop().time
+    fields = await read_fields(request, settings)
+    asked = await runtime.in_media_pool(lambda: Asked.from_fields(fields, settings))
+    prediction = await _unless_gone(request, model.submit(asked.wanted))
 
     def render() -> bytes:
-        response = to_response(
-            prediction,
-            model=settings.model_name,
-            request_id=request_id_of(request.scope),
-            mask_format=asked.mask_format,
-            overlay_on=wanted.image if asked.include_overlay else None,
-            warnings=tuple(warnings),
-            total_ms=1e3 * (loop.time() - request.state.arrived),
-        )
+        total_ms = 1e3 * (clock() - request.state.arrived)
+        response = asked.response(prediction, settings.model_name, request_id_of(request.scope), total_ms)
         return response.model_dump_json().encode()
 
-    body = await loop.run_in_executor(runtime.media_pool, render)
-    return Response(body, media_type="application/json")
+    return Response(await runtime.in_media_pool(render), media_type="application/json")
 
 
-def _prepare(fields: bytes | dict[str, object], settings: Settings) -> tuple[ProcessRequest, list[str], PredictRequest]:
-    given = parse_json_object(fields) if isinstance(fields, bytes) else fields
-    request, warnings = parse_process_request(given)
-    return request, warnings, to_predict_request(request, settings)
+@dataclass(frozen=True)
+class Asked:
+    """A request as its client sent it, what was ignored of it, and as the model takes it."""
+
+    request: ProcessRequest
+    warnings: tuple[str, ...]
+    wanted: PredictRequest
+
+    @classmethod
+    def from_fields(cls, fields: bytes | dict[str, object], settings: Settings) -> "Asked":
+        """Parses and decodes. Slow for large pictures: not for the event loop.
+
+        Raises:
+            Sa2VAError: whatever is wrong with the request.
+        """
+        given = parse_json_object(fields) if isinstance(fields, bytes) else fields
+        request, warnings = parse_process_request(given)
+        return cls(request, tuple(warnings), to_predict_request(request, settings))
+
+    def response(
+        self,
+        prediction: Prediction,
+        model: str,
+        request_id: str,
+        total_ms: float,
+        encoded: Sequence[SegmentOut] = (),
+    ) -> ProcessResponse:
+        """The answer in the request's terms, its first segments perhaps `encoded` already. Not for the event loop."""
+        return to_response(
+            prediction,
+            model=model,
+            request_id=request_id,
+            mask_format=self.request.mask_format,
+            overlay_on=self.wanted.image if self.request.include_overlay else None,
+            warnings=self.warnings,
+            total_ms=total_ms,
+            encoded=encoded,
+        )
 
 
 async def _unless_gone(request: Request, future: "Future[Prediction]") -> Prediction:
     """The future's result; cancels it when the deadline passes or the client goes away."""
     answer = asyncio.wrap_future(future)
-    gone = asyncio.ensure_future(_disconnected(request))
+    gone = asyncio.ensure_future(until_disconnected(request.receive))
     try:
         await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not answer.done():
@@ -84,19 +110,12 @@ async def _unless_gone(request: Request, future: "Future[Prediction]") -> Predic
         gone.cancel()
 
 
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _read_fields(request: Request, settings: Settings) -> bytes | dict[str, object]:
+async def read_fields(request: Request, settings: Settings) -> bytes | dict[str, object]:
     """The body as it is if it is JSON (parsed off the loop), the fields of a form otherwise.
 
     Raises:
-        UnsupportedMediaError: any other content type, or an encoded (compressed) body.
+        UnsupportedMediaError: any other content type.
     """
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaError("a compressed body is not supported")
     content_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if content_type == "application/json" or content_type.endswith("+json"):
         return await request.body()

@@ -36,7 +36,7 @@ def request_id_of(scope: Scope) -> str:
 
 def error_response(error: Exception, scope: Scope) -> JSONResponse:
     """Maps an exception: ours to its status and message, any other to a bare 500 (its traceback is logged)."""
-    known = _known(error, scope)
+    known = known_error(error, scope)
     headers = {} if known.retry_after_s is None else {"Retry-After": str(known.retry_after_s)}
     if known.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="sa2va"'
@@ -44,7 +44,8 @@ def error_response(error: Exception, scope: Scope) -> JSONResponse:
     return JSONResponse(body, known.status, headers)
 
 
-def _known(error: Exception, scope: Scope) -> Sa2VAError:
+def known_error(error: Exception, scope: Scope) -> Sa2VAError:
+    """One of our errors as it is; a bare internal error in place of any other, which is logged with its traceback."""
     if isinstance(error, Sa2VAError):
         return error
     logger.error("request %s failed", request_id_of(scope), exc_info=error)

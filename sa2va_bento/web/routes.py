@@ -1,4 +1,4 @@
-"""The routes that the original's clients know besides `POST /process`: `GET /` and `GET /health`."""
+"""The routes beside BentoML's own: `GET /` and `GET /health` as the original's clients know them, and the stream."""
 
 from importlib.metadata import version
 
@@ -12,10 +12,12 @@ from sa2va_bento.errors import NotReadyError
 from sa2va_bento.schemas import HealthResponse
 from sa2va_bento.web.responses import guarded
 from sa2va_bento.web.runtime import Runtime
+from sa2va_bento.web.stream import answer_stream
 
 ENDPOINTS = {
     "/health": "GET - Health check and server status",
     "/process": "POST - Process image with text prompt",
+    "/process_stream": "POST - The same, answered as server-sent events",
 }
 WELCOME = {"message": "Welcome to the Sa2VA API Server", "endpoints": ENDPOINTS}
 VERSIONS = {"sa2va_bento": __version__, "bentoml": version("bentoml"), "torch": version("torch")}
@@ -30,7 +32,16 @@ def build_app(runtime: Runtime) -> Starlette:
     async def health(_: Request) -> Response:
         return answer_health(runtime)
 
-    return Starlette(routes=[Route("/", guarded(welcome)), Route("/health", guarded(health))])
+    async def stream(request: Request) -> Response:
+        return await answer_stream(request, runtime)
+
+    return Starlette(
+        routes=[
+            Route("/", guarded(welcome)),
+            Route("/health", guarded(health)),
+            Route("/process_stream", guarded(stream), methods=["POST"]),
+        ]
+    )
 
 
 def answer_health(runtime: Runtime) -> Response:

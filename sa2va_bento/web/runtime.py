@@ -1,5 +1,6 @@
 """What lives as long as a worker process: the settings, the model, the media threads, and since when."""
 
+import asyncio
 import logging
 import os
 import threading
@@ -7,14 +8,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from sa2va_bento.errors import NotReadyError, StartupError
 from sa2va_bento.result import Prediction, PredictRequest
 from sa2va_bento.settings import Settings
+from sa2va_bento.streaming import StreamEvent
 from sa2va_bento.web import startup
 
 logger = logging.getLogger(__name__)
+
+Made = TypeVar("Made")
 
 MEDIA_THREADS = 4
 """Most threads that decode pictures and encode masks beside the event loop."""
@@ -23,7 +27,9 @@ MEDIA_THREADS = 4
 class Model(Protocol):
     """What the service needs of a loaded model; `sa2va_bento.predictor.Predictor` is one."""
 
-    def submit(self, request: PredictRequest) -> "Future[Prediction]": ...
+    def submit(
+        self, request: PredictRequest, on_event: Callable[[StreamEvent], None] | None = None
+    ) -> "Future[Prediction]": ...
 
     def close(self) -> None: ...
 
@@ -77,6 +83,10 @@ class Runtime:
         if self._model is None or not self._model.is_ready:
             raise NotReadyError(self._failure or "the model is still loading")
         return self._model
+
+    async def in_media_pool(self, work: Callable[[], Made]) -> Made:
+        """What `work` returns, done beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self.media_pool, work)
 
     @property
     def is_ready(self) -> bool:
