@@ -6,9 +6,11 @@ sent the request: it names the field and the limit, never a path or a line of co
 
 
 class Sa2VAError(Exception):
-    """Base of the tree. `status` is the HTTP status, `retry_after_s` the value of a `Retry-After` header."""
+    """Base of the tree. `status` is the HTTP status, `retry_after_s` the value of a `Retry-After` header, `code` a name
+    for programs where the status alone does not tell."""
 
     status = 500
+    code: str | None = None
     retry_after_s: int | None = None
 
     def __init__(self, message: str) -> None:
@@ -26,6 +28,13 @@ class UnauthorizedError(Sa2VAError):
     """A missing or wrong key where keys are configured."""
 
     status = 401
+
+
+class UnknownModelError(Sa2VAError):
+    """A model that is not the one served."""
+
+    status = 404
+    code = "model_not_found"
 
 
 class PayloadTooLargeError(Sa2VAError):

@@ -14,7 +14,7 @@ from sa2va_bento.errors import OverloadedError, PayloadTooLargeError, Sa2VAError
 from sa2va_bento.settings import Settings
 from sa2va_bento.web.access import Access
 from sa2va_bento.web.encoding import Compression, Decompression
-from sa2va_bento.web.responses import RETRY_AFTER_S, contract_error, error_response, request_id_of
+from sa2va_bento.web.responses import RETRY_AFTER_S, contract_error, error_response
 
 REQUEST_ID = "X-Request-ID"
 PICKLE = "application/vnd.bentoml+pickle"
@@ -109,7 +109,7 @@ class _Shaper:
 
     async def _release(self, start: Message) -> None:
         status = start["status"]
-        body = contract_error(status, self._body, request_id_of(self._scope))
+        body = contract_error(status, self._body, self._scope)
         headers = MutableHeaders(scope=start)
         headers["content-type"] = "application/json"
         headers["content-length"] = str(len(body))

@@ -1,4 +1,4 @@
-"""The one place where errors become responses: always one JSON object with `error` and `request_id`."""
+"""The one place where errors become responses: one JSON object with a string `error`, or OpenAI's under `/v1`."""
 
 import json
 import logging
@@ -9,6 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from sa2va_bento.errors import InferenceError, Sa2VAError
+from sa2va_bento.web.openai_errors import openai_error, speaks_openai
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +41,14 @@ def error_response(error: Exception, scope: Scope) -> JSONResponse:
     headers = {} if known.retry_after_s is None else {"Retry-After": str(known.retry_after_s)}
     if known.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="sa2va"'
-    body = {"error": known.message, "request_id": request_id_of(scope)}
-    return JSONResponse(body, known.status, headers)
+    return JSONResponse(error_body(known, scope), known.status, headers)
+
+
+def error_body(error: Sa2VAError, scope: Scope) -> dict[str, object]:
+    """What a client is told of an error, in the shape of the route that it asked."""
+    if speaks_openai(scope):
+        return openai_error(error.status, error.message, error.code)
+    return {"error": error.message, "request_id": request_id_of(scope)}
 
 
 def known_error(error: Exception, scope: Scope) -> Sa2VAError:
@@ -64,15 +71,25 @@ def guarded(handler: Handler) -> Handler:
     return guard
 
 
-def contract_error(status: int, body: bytes, request_id: str) -> bytes:
+def contract_error(status: int, body: bytes, scope: Scope) -> bytes:
     """An error body as the contract wants it, from whatever a layer below wrote.
 
-    A JSON object with a string `error` keeps all it has; anything else is replaced by a phrase for the status.
+    A body in the right shape keeps all it has; anything else is replaced by a phrase for the status.
     """
     answer = _json_object(body)
+    if speaks_openai(scope):
+        return body if isinstance(answer.get("error"), dict) else _dumped(openai_error(status, _phrase(status)))
     if not isinstance(answer.get("error"), str):
-        answer = {"error": PHRASES.get(status, "the request failed")}
-    return json.dumps({**answer, "request_id": request_id}, ensure_ascii=False).encode()
+        answer = {"error": _phrase(status)}
+    return _dumped({**answer, "request_id": request_id_of(scope)})
+
+
+def _phrase(status: int) -> str:
+    return PHRASES.get(status, "the request failed")
+
+
+def _dumped(answer: dict[str, object]) -> bytes:
+    return json.dumps(answer, ensure_ascii=False).encode()
 
 
 def _json_object(body: bytes) -> dict[str, object]:
