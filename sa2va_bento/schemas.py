@@ -126,7 +126,8 @@ class ProcessRequest(_Model):
     base64Image: Text = Field(  # noqa: N815 - the name that the original's clients send
         min_length=1,
         description="The picture (JPEG, PNG, WebP, GIF, BMP or TIFF) as base64 or as a data URL. "
-        "A multipart form may carry it as a file field `image` instead",
+        "A multipart form may carry it as a file field `image` instead. "
+        "An http:// or https:// URL is fetched where the operator has listed its host",
         examples=["data:image/png;base64,iVBORw0KGgo="],
     )
     prompt: Text = Field(min_length=1, description="What to do or say", examples=["Please segment the red circle."])

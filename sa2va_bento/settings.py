@@ -1,5 +1,6 @@
 """Settings, read once from the environment; the only reader of `os.environ` in the package."""
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sa2va_bento.errors import StartupError
 
+_HOST = re.compile(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
 NANO_PATH = Path(__file__).parent / "nano"
 
 
@@ -60,6 +62,29 @@ class Settings(BaseSettings):
     rate_limit: int | None = Field(
         default=None, ge=1, description="Requests a minute of each key, or of each address where no keys are set"
     )
+
+    image_url_hosts: str | None = Field(
+        default=None,
+        description="Hosts (host or host:port), separated by commas, from which pictures are fetched by URL",
+    )
+    image_url_timeout_s: float = Field(default=10.0, gt=0, description="Most seconds that fetching a picture may take")
+    image_url_private: bool = Field(
+        default=False, description="Whether the hosts for pictures may have private addresses"
+    )
+
+    @field_validator("image_url_hosts")
+    @classmethod
+    def _check_hosts(cls, hosts: str | None) -> str | None:
+        for host in _split(hosts or ""):
+            match = _HOST.fullmatch(host)
+            if match is None or int((match[2] or ":0")[1:]) > 65_535:
+                raise ValueError(f"{host!r} is not a host, nor host:port")
+        return hosts
+
+    @property
+    def url_hosts(self) -> tuple[str, ...]:
+        """Hosts from which pictures are fetched by URL; none means never."""
+        return _split((self.image_url_hosts or "").lower())
 
     @field_validator("api_keys")
     @classmethod

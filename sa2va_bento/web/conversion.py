@@ -27,6 +27,7 @@ from sa2va_bento.schemas import (
     UsageOut,
 )
 from sa2va_bento.settings import Settings
+from sa2va_bento.web.fetch import FetchPolicy, fetch, is_url
 
 MOST_CHARACTERS_A_TOKEN = 16
 """Text longer than this many characters for each permitted token is refused before it is tokenised."""
@@ -41,7 +42,7 @@ def to_predict_request(request: ProcessRequest, settings: Settings) -> PredictRe
         UnsupportedMediaError: a picture in an unsupported format.
     """
     _check_text(request, settings)
-    image = decode_image(decode_base64(request.base64Image), settings.max_image_pixels)
+    image = decode_image(picture_bytes(request.base64Image, settings), settings.max_image_pixels)
     return PredictRequest(
         prompt=request.prompt,
         image=image,
@@ -51,6 +52,16 @@ def to_predict_request(request: ProcessRequest, settings: Settings) -> PredictRe
         max_new_tokens=request.max_new_tokens,
         max_tiles=request.max_tiles,
     )
+
+
+def picture_bytes(text: str, settings: Settings, field: str = "base64Image") -> bytes:
+    """An encoded picture from its base64, its data URL, or its URL where the operator lists the host. It may block.
+
+    Raises:
+        BadRequestError: it is none of these, or can't be fetched.
+        PayloadTooLargeError: it is fetched and larger than a body may be.
+    """
+    return fetch(text, FetchPolicy.of(settings), field) if is_url(text) else decode_base64(text, field)
 
 
 def _check_text(request: ProcessRequest, settings: Settings) -> None:

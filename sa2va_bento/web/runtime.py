@@ -23,6 +23,9 @@ Made = TypeVar("Made")
 MEDIA_THREADS = 4
 """Most threads that decode pictures and encode masks beside the event loop."""
 
+FETCH_THREADS = 16
+"""As many more where pictures are fetched by URL: those threads mostly wait."""
+
 
 class Model(Protocol):
     """What the service needs of a loaded model; `sa2va_bento.predictor.Predictor` is one."""
@@ -64,7 +67,8 @@ class Runtime:
         self._model: Model | None = None
         self._failure: str | None = None
         self._closed = threading.Event()
-        self.media_pool = ThreadPoolExecutor(min(MEDIA_THREADS, os.cpu_count() or 1), thread_name_prefix="sa2va-media")
+        threads = min(MEDIA_THREADS, os.cpu_count() or 1) + (FETCH_THREADS if settings.url_hosts else 0)
+        self.media_pool = ThreadPoolExecutor(threads, thread_name_prefix="sa2va-media")
 
     def start(self) -> None:
         """Begins to load the model and returns."""
