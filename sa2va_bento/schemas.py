@@ -4,7 +4,7 @@ Field names and shapes are the HTTP contract; the descriptions below are its doc
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
@@ -15,6 +15,8 @@ Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Whole = Annotated[int, Field(strict=True, ge=0)]
 Text = Annotated[str, Field(strict=True)]
+
+Parsed = TypeVar("Parsed", bound=BaseModel)
 
 MAX_POLYGON_POINTS = 10_000
 MAX_TURNS = 64
@@ -239,16 +241,21 @@ class HealthResponse(_Model):
 
 
 def parse_process_request(fields: Mapping[str, object]) -> tuple[ProcessRequest, list[str]]:
+    """`parse_fields` of a request to `/process`."""
+    return parse_fields(ProcessRequest, fields)
+
+
+def parse_fields(schema: type[Parsed], fields: Mapping[str, object]) -> tuple[Parsed, list[str]]:
     """A validated request and the warnings about what it holds besides. A field that is null counts as absent.
 
     Raises:
         BadRequestError: naming each field that is missing or wrong.
     """
     try:
-        request = ProcessRequest.model_validate({name: value for name, value in fields.items() if value is not None})
+        request = schema.model_validate({name: value for name, value in fields.items() if value is not None})
     except ValidationError as error:
         raise BadRequestError(describe(error)) from None
-    return request, _warnings(fields, request)
+    return request, _warnings(fields, schema)
 
 
 def describe(error: ValidationError) -> str:
@@ -266,8 +273,8 @@ def _field_name(location: tuple[int | str, ...]) -> str:
     return name or "body"
 
 
-def _warnings(fields: Mapping[str, object], request: ProcessRequest) -> list[str]:
-    unknown = [name for name in fields if name not in ProcessRequest.model_fields]
+def _warnings(fields: Mapping[str, object], schema: type[BaseModel]) -> list[str]:
+    unknown = [name for name in fields if name not in schema.model_fields]
     lines = [f"unknown field ignored: {name[:64]!r}" for name in unknown[:_MOST_NAMED]]
     if len(unknown) > _MOST_NAMED:
         lines.append(f"{len(unknown) - _MOST_NAMED} more unknown fields ignored")

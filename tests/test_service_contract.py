@@ -28,6 +28,8 @@ def test_welcome_is_the_originals(client: TestClient) -> None:
             "/health": "GET - Health check and server status",
             "/process": "POST - Process image with text prompt",
             "/process_stream": "POST - The same, answered as server-sent events",
+            "/v1/chat/completions": "POST - OpenAI chat completions",
+            "/v1/models": "GET - The served model, for OpenAI clients",
         },
     }
 

@@ -221,7 +221,7 @@ def test_a_mask_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_reader_that_stalls_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sa2va_bento.web.stream.LATE_READER_S", 0.2)
+    monkeypatch.setattr("sa2va_bento.web.sse.LATE_READER_S", 0.2)
     long = {**GOOD, "prompt": "x" * 24_000_000}  # more than the buffers between server and client hold
     with server_of(FakePredictor(), SA2VA_TIMEOUT_S="0.5", SA2VA_MAX_PROMPT_TOKENS="4000000") as url:
         with httpx.Client(base_url=url, timeout=20) as client, client.stream("POST", PATH, json=long) as response:

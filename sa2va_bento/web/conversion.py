@@ -1,6 +1,6 @@
 """From a validated request to the core's request, and from the core's prediction to the response."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -12,6 +12,7 @@ from sa2va_bento.overlay import draw_overlay, encode_overlay
 from sa2va_bento.regions import Size, box_to_mask, png_to_mask, polygon_to_mask, rle_to_mask
 from sa2va_bento.result import Prediction, PredictRequest, Segment, Turn
 from sa2va_bento.schemas import (
+    HistoryTurn,
     ImageSize,
     MaskFormat,
     PngMask,
@@ -46,7 +47,7 @@ def to_predict_request(request: ProcessRequest, settings: Settings) -> PredictRe
     return PredictRequest(
         prompt=request.prompt,
         image=image,
-        regions=tuple(region_to_mask(region, image.size, f"regions[{i}]") for i, region in enumerate(request.regions)),
+        regions=regions_to_masks(request.regions, image.size),
         history=tuple(Turn(turn.role, turn.content) for turn in request.history),
         mask_threshold=request.mask_threshold,
         max_new_tokens=request.max_new_tokens,
@@ -67,11 +68,34 @@ def picture_bytes(text: str, settings: Settings, field: str = "base64Image") -> 
 def _check_text(request: ProcessRequest, settings: Settings) -> None:
     if not request.prompt.strip():
         raise BadRequestError("prompt: empty")
-    if len(request.regions) > settings.max_regions:
-        raise BadRequestError(f"regions: {len(request.regions)} of them, {settings.max_regions} at most are taken")
-    length = len(request.prompt) + sum(len(turn.content) for turn in request.history)
-    if length > settings.max_prompt_tokens * MOST_CHARACTERS_A_TOKEN:
+    _check_turns(request.history)
+    check_sizes([request.prompt, *(turn.content for turn in request.history)], request.regions, settings)
+
+
+def _check_turns(history: Sequence[HistoryTurn]) -> None:
+    for i, turn in enumerate(history):
+        if turn.role != ("user", "assistant")[i % 2]:
+            raise BadRequestError(f"history[{i}].role: the turns must alternate, the user's first")
+    if len(history) % 2:
+        raise BadRequestError("history: the last turn must be the assistant's; the user's next is the prompt")
+
+
+def check_sizes(texts: Iterable[str], regions: Sequence[Region], settings: Settings) -> None:
+    """Refuses what need not be looked at to be refused.
+
+    Raises:
+        BadRequestError: too many regions.
+        PayloadTooLargeError: far too much text.
+    """
+    if len(regions) > settings.max_regions:
+        raise BadRequestError(f"regions: {len(regions)} of them, {settings.max_regions} at most are taken")
+    if sum(map(len, texts)) > settings.max_prompt_tokens * MOST_CHARACTERS_A_TOKEN:
         raise PayloadTooLargeError(f"prompt: over the limit of {settings.max_prompt_tokens} tokens")
+
+
+def regions_to_masks(regions: Sequence[Region], size: Size) -> tuple[masks.Mask, ...]:
+    """A request's regions as masks (H, W) of a picture of `size` (W, H). Raises BadRequestError."""
+    return tuple(region_to_mask(region, size, f"regions[{i}]") for i, region in enumerate(regions))
 
 
 def region_to_mask(region: Region, size: Size, field: str) -> masks.Mask:

@@ -46,7 +46,7 @@ async def _answer(request: Request, runtime: Runtime) -> Response:
     clock = asyncio.get_running_loop().time
     fields = await read_fields(request, settings)
     asked = await runtime.in_media_pool(lambda: Asked.from_fields(fields, settings))
-    prediction = await _unless_gone(request, model.submit(asked.wanted))
+    prediction = await unless_gone(request, model.submit(asked.wanted))
 
     def render() -> bytes:
         total_ms = 1e3 * (clock() - request.state.arrived)
@@ -96,7 +96,7 @@ class Asked:
         )
 
 
-async def _unless_gone(request: Request, future: "Future[Prediction]") -> Prediction:
+async def unless_gone(request: Request, future: "Future[Prediction]") -> Prediction:
     """The future's result; cancels it when the deadline passes or the client goes away."""
     answer = asyncio.wrap_future(future)
     gone = asyncio.ensure_future(until_disconnected(request.receive))

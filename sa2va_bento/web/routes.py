@@ -1,4 +1,5 @@
-"""The routes beside BentoML's own: `GET /` and `GET /health` as the original's clients know them, and the stream."""
+"""The routes beside BentoML's own: `GET /` and `GET /health` as the original's clients know them, the stream,
+and OpenAI's."""
 
 from importlib.metadata import version
 
@@ -10,6 +11,7 @@ from starlette.routing import Route
 from sa2va_bento import __version__
 from sa2va_bento.errors import NotReadyError
 from sa2va_bento.schemas import HealthResponse
+from sa2va_bento.web.openai import openai_routes
 from sa2va_bento.web.responses import guarded
 from sa2va_bento.web.runtime import Runtime
 from sa2va_bento.web.stream import answer_stream
@@ -18,6 +20,8 @@ ENDPOINTS = {
     "/health": "GET - Health check and server status",
     "/process": "POST - Process image with text prompt",
     "/process_stream": "POST - The same, answered as server-sent events",
+    "/v1/chat/completions": "POST - OpenAI chat completions",
+    "/v1/models": "GET - The served model, for OpenAI clients",
 }
 WELCOME = {"message": "Welcome to the Sa2VA API Server", "endpoints": ENDPOINTS}
 VERSIONS = {"sa2va_bento": __version__, "bentoml": version("bentoml"), "torch": version("torch")}
@@ -40,6 +44,7 @@ def build_app(runtime: Runtime) -> Starlette:
             Route("/", guarded(welcome)),
             Route("/health", guarded(health)),
             Route("/process_stream", guarded(stream), methods=["POST"]),
+            *openai_routes(runtime),
         ]
     )
 

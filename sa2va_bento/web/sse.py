@@ -7,6 +7,11 @@ from contextlib import suppress
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from sa2va_bento.web.deadline import Deadline
+
+LATE_READER_S = 30
+"""Seconds past its deadline in which a stream may still be read to its end."""
+
 HEARTBEAT = b": still working\n\n"
 """A comment: clients skip it, proxies see that the connection lives."""
 
@@ -24,20 +29,21 @@ async def until_disconnected(receive: Receive) -> None:
 
 
 class EventStream(Response):
-    """Sends events until they end, the client leaves or `limit_s` seconds have passed; then calls `on_end`."""
+    """Sends events until they end, the client leaves or stops reading; then calls `on_end`."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[bytes], on_end: Callable[[], object], limit_s: float) -> None:
+    def __init__(self, events: AsyncIterator[bytes], on_end: Callable[[], object], deadline: Deadline) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._events, self._on_end, self._limit_s = events, on_end, limit_s
+        self._events, self._on_end, self._deadline = events, on_end, deadline
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sending = asyncio.ensure_future(self._send_all(send))
         leaving = asyncio.ensure_future(until_disconnected(receive))
+        patience_s = self._deadline.left_s + LATE_READER_S
         try:
-            await asyncio.wait({sending, leaving}, timeout=self._limit_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({sending, leaving}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._on_end()
             leaving.cancel()

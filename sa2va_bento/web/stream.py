@@ -22,9 +22,6 @@ from sa2va_bento.web.runtime import Runtime
 from sa2va_bento.web.sse import HEARTBEAT, EventStream, event
 from sa2va_bento.web.watching import News, Watched
 
-LATE_READER_S = 30
-"""Seconds past its deadline in which a stream may still be read to its end."""
-
 
 async def answer_stream(request: Request, runtime: Runtime) -> Response:
     """Accepts a request and starts its stream.
@@ -39,7 +36,7 @@ async def answer_stream(request: Request, runtime: Runtime) -> Response:
         asked = await runtime.in_media_pool(lambda: Asked.from_fields(fields, settings))
         watched = Watched(model, asked.wanted)
     told = _Told(request, runtime, asked).events(watched.news(settings.heartbeat_s, deadline))
-    return EventStream(told, watched.cancel, deadline.left_s + LATE_READER_S)
+    return EventStream(told, watched.cancel, deadline)
 
 
 class _Told:
