@@ -13,6 +13,7 @@ from pycocotools import mask as coco
 from sa2va_bento.errors import NotReadyError, PayloadTooLargeError
 from sa2va_bento.result import Sampling, Turn
 from tests.fakes import FakePredictor
+from tests.picture_host import PictureHost
 from tests.pictures import PICTURE, b64, bomb, encode, quarters
 from tests.serving import server_of
 
@@ -251,6 +252,16 @@ def test_failures_of_the_model(chat: Any, model: FakePredictor, failure: Excepti
     assert caught.value.status_code == status
     assert isinstance(caught.value, openai.InternalServerError) == (status >= 500)
     assert "/work" not in str(caught.value)
+
+
+def test_a_picture_by_url_from_a_listed_host() -> None:
+    model = FakePredictor()
+    with PictureHost(None) as port:
+        allowed = {"SA2VA_IMAGE_URL_HOSTS": f"127.0.0.1:{port}", "SA2VA_IMAGE_URL_PRIVATE": "true"}
+        with server_of(model, **allowed) as url, client_for(url) as client:
+            messages: list[Any] = [user("Please segment it.", image(f"http://127.0.0.1:{port}/a"))]
+            assert client.chat.completions.create(model="sa2va", messages=messages).choices[0].message.content == RESULT
+    assert model.requests[0].image is not None
 
 
 def test_keys_and_rates() -> None:
