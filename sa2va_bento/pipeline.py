@@ -37,6 +37,8 @@ class Pipeline:
         self._config, self._tokenizer, self._settings = config, tokenizer, settings
         self._template = TEMPLATES[config.template]
         self._stop_ids = tokenizer.ids_of([*self._template.stop_words, tokenizer.eos_token])
+        self._stop_words = tuple(word for word in self._template.stop_words if not tokenizer.ids_of([word]))
+        """Those that this tokenizer has no token for: they end a reply as text does."""
         self._seg_id = tokenizer.id_of(SEG)
         self.context: int = min(settings.context, config.llm.max_position_embeddings)
         """Prompt and reply tokens of a request, at most."""
@@ -59,7 +61,7 @@ class Pipeline:
 
     def finish(self, prepared: Prepared, generation: Generation, ready: Items[Segment] = ()) -> Prediction:
         """The engine's answer as a prediction; its first segments may be `ready` already."""
-        reply = parse_reply(self._tokenizer, generation.output_ids, prepared.request.stop)
+        reply = parse_reply(self._tokenizer, generation.output_ids, (*prepared.request.stop, *self._stop_words))
         # A stop string may have cut off `[SEG]`s that were grounded.
         segments = (*ready, *self.segments(prepared, generation.output_ids, generation.masks, len(ready)))
         picture = prepared.picture
@@ -99,7 +101,7 @@ class Pipeline:
             max_new_tokens=min(request.max_new_tokens or most, most, self.context - len(ids)),
             stop_ids=self._stop_ids,
             sampling=request.sampling,
-            ends_reply=self._ends_reply(request.stop),
+            ends_reply=self._ends_reply((*request.stop, *self._stop_words)),
             seg_id=self._seg_id,
             deadline=time.monotonic() + self._settings.timeout_s,
         )
@@ -135,7 +137,7 @@ class Pipeline:
 
     def reply_text(self, request: PredictRequest) -> ReplyText:
         """The decoder of a reply that is watched as it comes."""
-        return ReplyText(self._tokenizer, request.stop)
+        return ReplyText(self._tokenizer, (*request.stop, *self._stop_words))
 
 
 def _picture_input(picture: PreparedPicture) -> PictureInput:

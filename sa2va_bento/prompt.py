@@ -3,7 +3,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sa2va_bento.model.tokenizer import Piece, PromptTokenizer, Special
 from sa2va_bento.result import Turn
@@ -25,14 +25,24 @@ class ChatTemplate:
     stop_words: tuple[str, ...]
 
 
+_CHATML = ChatTemplate(
+    user_start=(Special("<|im_start|>"), "user\n"),
+    user_end=(Special("<|im_end|>"), "\n", Special("<|im_start|>"), "assistant\n"),
+    assistant_end=(Special("<|im_end|>"), "\n"),
+    stop_words=("<|im_end|>", "<|endoftext|>"),
+)
+
 TEMPLATES: Mapping[str, ChatTemplate] = {
-    "qwen_chat": ChatTemplate(
-        user_start=(Special("<|im_start|>"), "user\n"),
-        user_end=(Special("<|im_end|>"), "\n", Special("<|im_start|>"), "assistant\n"),
-        assistant_end=(Special("<|im_end|>"), "\n"),
-        stop_words=("<|im_end|>", "<|endoftext|>"),
+    "qwen_chat": _CHATML,
+    "internlm2_chat": replace(_CHATML, stop_words=("<|im_end|>",)),
+    "phi3_chat": ChatTemplate(
+        user_start=(Special("<|user|>"), "\n"),
+        user_end=(Special("<|end|>"), "\n", Special("<|assistant|>"), "\n"),
+        assistant_end=(Special("<|end|>"), "\n"),
+        stop_words=("<|end|>",),
     ),
 }
+"""By name in `config.json`."""
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def load_model(folder: Path, placement: Placement) -> InternVLSa2VA:
     config = Sa2VAConfig.from_file(folder / "config.json")
     with ExitStack() as stack:
         reader = _WeightReader(folder, stack)
-        sources = plan(reader.shapes)
+        sources = plan(reader.shapes, config)
         if LM_HEAD in sources:  # a head of its own wins over a configuration that ties it
             config.llm.tie_word_embeddings = False
         with init_empty_weights(include_buffers=False):

@@ -9,20 +9,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from transformers import InternVLVisionConfig, PreTrainedConfig, Qwen2Config, Sam2VideoConfig
+from transformers import InternVLVisionConfig, PreTrainedConfig, Sam2VideoConfig
 
 from sa2va_bento.errors import CheckpointError
+from sa2va_bento.model.language import LANGUAGE_MODELS, language_config
 
-TemplateName = Literal["qwen_chat"]
-
-TEMPLATES: tuple[TemplateName, ...] = ("qwen_chat",)
-
-LLM_CONFIGS: Mapping[str, type[PreTrainedConfig]] = {"Qwen2ForCausalLM": Qwen2Config}
-"""Published `llm_config.architectures[0]` to the in-tree configuration class."""
-
-NOT_LLM_FIELDS = ("architectures", "auto_map", "attn_implementation", "model_type", "torch_dtype", "dtype")
+TemplateName = Literal["qwen_chat", "internlm2_chat", "phi3_chat"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,8 @@ class Sam2Shape:
 class Sa2VAConfig:
     """Everything that is needed to build the modules of a checkpoint and to prepare its inputs."""
 
-    architecture: str
+    language: str
+    """Published name of the language model, a key of `LANGUAGE_MODELS`."""
     vision: InternVLVisionConfig
     llm: PreTrainedConfig
     sam2: Sam2VideoConfig
@@ -67,8 +62,8 @@ class Sa2VAConfig:
 
     @property
     def family(self) -> str:
-        """Short name for people: the language model's type in the InternVL layout, e.g. `internvl-qwen2`."""
-        return f"internvl-{self.llm.model_type}"
+        """Short name for people: the layout and the language model, e.g. `internvl-qwen2`."""
+        return f"internvl-{self.language.removesuffix('ForCausalLM').lower()}"
 
     @property
     def cells_per_side(self) -> int:
@@ -100,9 +95,9 @@ class Sa2VAConfig:
         try:
             tiles, shape = _tile_spec(native), _sam2_shape(native)
             return cls(
-                architecture=raw["llm_config"]["architectures"][0],
+                language=raw["llm_config"]["architectures"][0],
                 vision=vision_config(raw["vision_config"], tiles.image_size),
-                llm=llm_config(raw["llm_config"]),
+                llm=language_config(raw["llm_config"]),
                 sam2=sam2_config(shape),
                 sam2_shape=shape,
                 tiles=tiles,
@@ -123,8 +118,8 @@ def _refuse_unsupported(raw: Mapping[str, Any]) -> None:
         if raw.get(flag):
             raise CheckpointError(f"{flag}={raw[flag]}: a LoRA export; merge the adapter into the weights first")
     llm = ((raw.get("llm_config") or {}).get("architectures") or ["none"])[0]
-    if llm not in LLM_CONFIGS:
-        raise CheckpointError(f"language model {llm} is not supported (supported: {', '.join(LLM_CONFIGS)})")
+    if llm not in LANGUAGE_MODELS:
+        raise CheckpointError(f"language model {llm} is not supported (supported: {', '.join(LANGUAGE_MODELS)})")
     for name, expected in (("select_layer", -1), ("ps_version", "v2"), ("downsample_ratio", 0.5)):
         if raw.get(name, expected) != expected:
             raise CheckpointError(f"{name}={raw[name]!r} is not supported (supported: {expected!r})")
@@ -132,10 +127,10 @@ def _refuse_unsupported(raw: Mapping[str, Any]) -> None:
 
 def _template(raw: Mapping[str, Any]) -> TemplateName:
     name = str(raw["template"]).replace("-", "_")  # both spellings occur in published files
-    for known in TEMPLATES:
+    for known in get_args(TemplateName):
         if name == known:
             return known
-    raise CheckpointError(f"chat template {name} is not supported (supported: {', '.join(TEMPLATES)})")
+    raise CheckpointError(f"chat template {name} is not supported (supported: {', '.join(get_args(TemplateName))})")
 
 
 def _side(size: Any) -> int:
@@ -178,12 +173,6 @@ def vision_config(published: Mapping[str, Any], tile_size: int) -> InternVLVisio
         patch_size=published["patch_size"],
         use_mean_pooling=True,
     )
-
-
-def llm_config(published: Mapping[str, Any]) -> PreTrainedConfig:
-    """The language model's fields; Hub-only and loader-only fields are left behind."""
-    kept = {key: value for key, value in published.items() if key not in NOT_LLM_FIELDS and value is not None}
-    return LLM_CONFIGS[published["architectures"][0]](**kept)
 
 
 def sam2_config(shape: Sam2Shape) -> Sam2VideoConfig:

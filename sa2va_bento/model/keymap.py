@@ -8,21 +8,21 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from sa2va_bento.errors import CheckpointError
+from sa2va_bento.model.config import Sa2VAConfig
+from sa2va_bento.model.language import LANGUAGE_MODELS, GroupedHeads, Role
 
 VIT, SAM = "vision_model", "grounding_encoder"
 SAM_PUBLISHED = f"{SAM}.sam2_model"
 
-PARTS = {
-    "mlp1.": "mlp1.",
-    "language_model.": "language_model.",
-    "text_hidden_fcs.": "text_hidden_fcs.",
-}
+PROJECTORS = ("mlp1.", "text_hidden_fcs.")
 """Parts whose names are the same on both sides."""
+LANGUAGE = "language_model."
 
 VIT_RENAMES = (
     ("embeddings.class_embedding", "embeddings.cls_token"),
@@ -150,14 +150,18 @@ DECODER_RENAMES = (
 RENAMES: tuple[tuple[str, str], ...] = (
     *((f"{VIT}.{a}", f"{VIT}.{b}") for a, b in VIT_RENAMES),
     *((f"{SAM_PUBLISHED}.{a}", f"{SAM}.{b}") for a, b in (*HIERA_RENAMES, *MEMORY_RENAMES, *DECODER_RENAMES)),
-    *((f"{a}{{rest}}", f"{b}{{rest}}") for a, b in PARTS.items()),
+    *((f"{part}{{rest}}", f"{part}{{rest}}") for part in PROJECTORS),
 )
+"""All but the language model's, which depend on the language model."""
 
 QKV_PUBLISHED = f"{VIT}.encoder.layers.{{n}}.attn.qkv.{{rest}}"
 QKV_IN_TREE = tuple(f"{VIT}.encoder.layer.{{n}}.attention.{part}_proj.{{rest}}" for part in "qkv")
 
 POINTS_PUBLISHED = tuple(f"{SAM_PUBLISHED}.sam_prompt_encoder.point_embeddings.{i}.weight" for i in range(4))
 POINTS_IN_TREE = f"{SAM}.prompt_encoder.point_embed.weight"
+
+WQKV_PUBLISHED = f"{LANGUAGE}model.layers.{{n}}.attention.wqkv.{{rest}}"
+WQKV_IN_TREE = {role: f"{LANGUAGE}model.layers.{{n}}.self_attn.{role}_proj.{{rest}}" for role in get_args(Role)}
 
 GAUSSIAN_PUBLISHED = f"{SAM_PUBLISHED}.sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
 GAUSSIAN_IN_TREE = (
@@ -168,37 +172,50 @@ GAUSSIAN_IN_TREE = (
 
 
 @dataclass(frozen=True)
+class Chunk:
+    """The `index`th of `count` equal parts along dim 0."""
+
+    index: int
+    count: int
+
+    def take(self, fused: Tensor) -> Tensor:
+        return fused.chunk(self.count, dim=0)[self.index].clone()
+
+    def shape(self, fused: tuple[int, ...]) -> tuple[int, ...]:
+        return (fused[0] // self.count, *fused[1:])
+
+
+@dataclass(frozen=True)
 class Source:
-    """Where an in-tree tensor comes from: published tensors joined along dim 0, or part `chunk[0]` of `chunk[1]`
-    equal parts of one."""
+    """Where an in-tree tensor comes from: published tensors joined along dim 0, or a part of one."""
 
     names: tuple[str, ...]
-    chunk: tuple[int, int] | None = None
+    part: Chunk | GroupedHeads | None = None
 
     def read(self, tensor: Callable[[str], Tensor]) -> Tensor:
         """The in-tree tensor, given a reader of published ones."""
-        if self.chunk:
-            index, count = self.chunk
-            return tensor(self.names[0]).chunk(count, dim=0)[index].clone()
+        if self.part:
+            return self.part.take(tensor(self.names[0]))
         return tensor(self.names[0]) if len(self.names) == 1 else torch.cat([tensor(name) for name in self.names])
 
     def shape(self, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
         """The in-tree shape, given the published ones."""
         whole = shapes[self.names[0]]
-        if self.chunk:
-            return (whole[0] // self.chunk[1], *whole[1:])
+        if self.part:
+            return self.part.shape(whole)
         return whole if len(self.names) == 1 else (sum(shapes[name][0] for name in self.names), *whole[1:])
 
 
-def plan(published_names: Iterable[str]) -> dict[str, Source]:
-    """In-tree name to its source, for every tensor of a checkpoint.
+def plan(published_names: Iterable[str], config: Sa2VAConfig | None = None) -> dict[str, Source]:
+    """In-tree name to its source, for every tensor of a checkpoint. Without a configuration the language model's names
+    are taken to be in-tree names.
 
     Raises:
         CheckpointError: a published name has no place in the model; the message names it.
     """
     names, sources, unknown = set(published_names), {}, []
     for name in sorted(names):
-        found = _sources_of(name)
+        found = _sources_of(name, config)
         if found is None:
             unknown.append(name)
         else:
@@ -210,13 +227,14 @@ def plan(published_names: Iterable[str]) -> dict[str, Source]:
     return sources
 
 
-def to_intree(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_intree(published: Mapping[str, Tensor], config: Sa2VAConfig | None = None) -> dict[str, Tensor]:
     """A published state dict under in-tree names."""
-    return {name: source.read(published.__getitem__) for name, source in plan(published).items()}
+    return {name: source.read(published.__getitem__) for name, source in plan(published, config).items()}
 
 
 def to_published(in_tree: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An in-tree state dict under published names: the inverse of `to_intree`."""
+    """An in-tree state dict under published names: the inverse of `to_intree` for language models whose names are the
+    same on both sides."""
     published: dict[str, Tensor] = {}
     for name, tensor in in_tree.items():
         if name == POINTS_IN_TREE:
@@ -237,16 +255,32 @@ def name_some(names: list[str], at_most: int = 5) -> str:
     return ", ".join(names[:at_most]) + more
 
 
-def _sources_of(name: str) -> dict[str, Source] | None:
+def _sources_of(name: str, config: Sa2VAConfig | None) -> dict[str, Source] | None:
     if name in POINTS_PUBLISHED:
         return {}
     if name == GAUSSIAN_PUBLISHED:
         return {copy: Source((name,)) for copy in GAUSSIAN_IN_TREE}
     if _rename(name, QKV_PUBLISHED, QKV_PUBLISHED):
         parts = [_rename(name, QKV_PUBLISHED, part) or "" for part in QKV_IN_TREE]
-        return {part: Source((name,), chunk=(i, 3)) for i, part in enumerate(parts)}
+        return {part: Source((name,), Chunk(i, 3)) for i, part in enumerate(parts)}
+    if name.startswith(LANGUAGE):
+        return _language_sources(name, config)
     renamed = _first_rename(name, RENAMES)
     return {renamed: Source((name,))} if renamed else None
+
+
+def _language_sources(name: str, config: Sa2VAConfig | None) -> dict[str, Source] | None:
+    if config is None:
+        return {name: Source((name,))}
+    language = LANGUAGE_MODELS[config.language]
+    if language.has_wqkv and _rename(name, WQKV_PUBLISHED, WQKV_PUBLISHED):
+        kv_heads = config.llm.num_key_value_heads
+        group = config.llm.num_attention_heads // kv_heads
+        width = config.llm.hidden_size // config.llm.num_attention_heads
+        parts = {role: _rename(name, WQKV_PUBLISHED, place) or "" for role, place in WQKV_IN_TREE.items()}
+        return {part: Source((name,), GroupedHeads(role, kv_heads, group, width)) for role, part in parts.items()}
+    renamed = _first_rename(name.removeprefix(LANGUAGE), language.renames)
+    return {f"{LANGUAGE}{renamed}": Source((name,))} if renamed else None
 
 
 def _first_rename(name: str, rules: Iterable[tuple[str, str]]) -> str | None:

@@ -10,13 +10,20 @@ from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from sa2va_bento.errors import CheckpointError
+from sa2va_bento.model.internlm2_tokenizer import load_internlm2
 
-TOKENIZERS: Mapping[str, type[PreTrainedTokenizerFast]] = {
-    "Qwen2Tokenizer": Qwen2Tokenizer,
-    "Qwen2TokenizerFast": Qwen2Tokenizer,
-    "PreTrainedTokenizerFast": PreTrainedTokenizerFast,
+
+def _in_tree(kind: type[PreTrainedTokenizerFast]) -> Callable[[Path], Tokenizer]:
+    return lambda folder: kind.from_pretrained(folder).backend_tokenizer
+
+
+TOKENIZERS: Mapping[str, Callable[[Path], Tokenizer]] = {
+    "Qwen2Tokenizer": _in_tree(Qwen2Tokenizer),
+    "Qwen2TokenizerFast": _in_tree(Qwen2Tokenizer),
+    "PreTrainedTokenizerFast": _in_tree(PreTrainedTokenizerFast),
+    "InternLM2Tokenizer": load_internlm2,
 }
-"""`tokenizer_class` of `tokenizer_config.json` to the in-tree class."""
+"""`tokenizer_class` of `tokenizer_config.json` to what loads it."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +41,11 @@ Piece = str | Special
 class PromptTokenizer:
     """Encodes prompts piece by piece and decodes replies."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        self._full: Tokenizer = tokenizer.backend_tokenizer
+    def __init__(self, tokenizer: Tokenizer, eos_token: str) -> None:
+        self._full, self.eos_token = tokenizer, eos_token
         self._plain = _without_added_tokens(self._full)
-        self.eos_token = str(tokenizer.eos_token or "")
+        self._start = self._full.encode("", add_special_tokens=True).ids
+        """What every prompt begins with: `<s>` for some tokenizers, nothing for most."""
 
     @classmethod
     def from_dir(cls, folder: Path) -> "PromptTokenizer":
@@ -54,7 +62,7 @@ class PromptTokenizer:
         if name not in TOKENIZERS:
             raise CheckpointError(f"tokenizer {name} is not supported (supported: {', '.join(TOKENIZERS)})")
         try:
-            return cls(TOKENIZERS[name].from_pretrained(folder))
+            return cls(TOKENIZERS[name](folder), _text_of(config.get("eos_token")))
         except (OSError, ValueError) as error:
             raise CheckpointError(f"the tokenizer in {folder} can't be loaded: {str(error).splitlines()[0]}") from None
 
@@ -76,8 +84,8 @@ class PromptTokenizer:
     def encode(self, pieces: Sequence[Piece]) -> list[int]:
         """Token ids of a prompt. Neighbouring texts are joined before they are encoded, so that the result is that of
         encoding the whole prompt at once, except that no text ever yields an added token."""
-        ids: list[int] = []
-        for piece in _joined(pieces):
+        ids = list(self._start)
+        for piece in _joined([self._known(piece) for piece in pieces]):
             if isinstance(piece, Special):
                 ids += [self.id_of(piece.token)] * piece.count
             else:
@@ -92,6 +100,17 @@ class PromptTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, special tokens kept."""
         return self._full.decode(list(ids), skip_special_tokens=False)
+
+    def _known(self, piece: Piece) -> Piece:
+        """A special token that this tokenizer lacks is text: Sa2VA-4B pairs Phi-3's template with Qwen's tokenizer."""
+        if isinstance(piece, Special) and self._full.token_to_id(piece.token) is None:
+            return piece.token * piece.count
+        return piece
+
+
+def _text_of(token: object) -> str:
+    """A token in a tokenizer's configuration is a text or an object that holds it."""
+    return str(token["content"]) if isinstance(token, dict) else str(token or "")
 
 
 def _joined(pieces: Sequence[Piece]) -> list[Piece]:

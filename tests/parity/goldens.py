@@ -16,6 +16,13 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 GOLDEN = Path(__file__).parent.parent / "golden"
+SETS = {
+    "qwen2": ("qwen2", "300m"),
+    "qwen2_vit6b": ("qwen2", "6b"),
+    "internlm2": ("internlm2", "300m"),
+    "qwen3": ("qwen3", "300m"),
+}
+"""Language model and vision tower of each golden set."""
 TINY_SAM2 = {
     "embed_dim": 16,
     "num_heads": 1,
@@ -45,7 +52,7 @@ def write_checkpoint(name: str, folder: Path) -> Path:
     keys: dict[str, list[int]] = json.loads((GOLDEN / name / "upstream_keys.json").read_text())
     tensor_for = module("detw").tensor_for
     save_file({key: tensor_for(key, tuple(shape)) for key, shape in keys.items()}, folder / "model.safetensors")
-    config = module("tinycfg").sa2va_config()
+    config = module("tinycfg").sa2va_config(*SETS[name])
     config["sa2va_native"] = {"sam2": TINY_SAM2}
     (folder / "config.json").write_text(json.dumps(config))
     for file in (GOLDEN / "tokenizer").iterdir():

@@ -15,7 +15,7 @@ from sa2va_bento.settings import Settings
 from tests.parity.goldens import iou, module, scripted, scripted_mask, write_scripted_checkpoint
 from tests.serving import client_of
 
-GOLDENS = ("qwen2_one", "qwen2_two", "qwen2_text")
+GOLDENS = ("qwen2_one", "qwen2_two", "qwen2_text", "internlm2_one", "qwen3_two", "vit6b_one")
 STOP = "<|im_end|>"
 
 
@@ -42,13 +42,18 @@ def payload(case: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def words(name: str, reply: str) -> str:
+    """A reply without its blanks for InternLM2: upstream's slow tokenizer puts some around every added token."""
+    return reply.replace(" ", "") if name.startswith("internlm2") else reply
+
+
 def test_answers_are_upstreams(served: tuple[str, TestClient]) -> None:
     name, client = served
     for case in scripted(name)["cases"]:
         if "image" not in case:
             continue
         answer = client.post("/process", json=payload(case)).json()
-        assert answer["result"] == case["answer"].removesuffix(STOP), case["id"]
+        assert words(name, answer["result"]) == words(name, case["answer"].removesuffix(STOP)), case["id"]
         assert answer["usage"]["prompt_tokens"] == case["n_prompt_tokens"], case["id"]
         assert answer["usage"]["completion_tokens"] == len(case["token_ids"]), case["id"]
         assert answer["finish_reason"] == ("stop" if case["answer"].endswith(STOP) else "length"), case["id"]

@@ -1,4 +1,4 @@
-"""Every stage of the path against upstream's own numbers (`tests/golden/qwen2`), float32 on the CPU.
+"""Every stage of the path against upstream's own numbers (`tests/golden`), float32 on the CPU.
 
 The stages are compared one by one so that a failure names the first one that is off. Replies of cases with a script
 are forced token by token, as they were upstream.
@@ -6,7 +6,7 @@ are forced token by token, as they were upstream.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,10 @@ from tests.parity.goldens import GOLDEN, iou, largest_error, module, unpack, wri
 FEATURES, LLM_LOGITS, MASK_LOGITS, MASK_IOU = 1e-5, 5e-5, 1e-4, 0.9999
 """Tolerances: comfortable for float32 on other processors, far below what any real mistake causes."""
 
-PICTURES = ("img_noseg", "img_seg", "img_2seg", "img_vp", "img_tiles")
-SEGMENTED = ("img_seg", "img_2seg", "img_tiles")
-ALL = (*PICTURES, "text_only")
+OTHERS = [f"{name}/{case}" for name in ("qwen2_vit6b", "internlm2", "qwen3") for case in ("img_noseg", "img_seg")]
+PICTURES = [*(f"qwen2/{case}" for case in ("img_noseg", "img_seg", "img_2seg", "img_vp", "img_tiles")), *OTHERS]
+SEGMENTED = [name for name in PICTURES if name.endswith(("seg", "tiles")) and not name.endswith("noseg")]
+ALL = [*PICTURES, "qwen2/text_only"]
 
 
 @dataclass
@@ -49,8 +50,8 @@ class Case:
     def __init__(self, loaded: Loaded, name: str) -> None:
         self.runner, self.pipeline, self.tokenizer = loaded.runner, loaded.pipeline, loaded.tokenizer
         self.model = loaded.runner.model
-        self.spec = module("inputs").CASES[name]
-        with np.load(GOLDEN / "qwen2" / f"{name}.npz") as arrays:
+        self.spec = module("inputs").CASES[name.partition("/")[2]]
+        with np.load(GOLDEN / f"{name}.npz") as arrays:
             self.golden: dict[str, NDArray[Any]] = dict(arrays)
 
     @cached_property
@@ -131,18 +132,17 @@ def _split(text: str) -> list[str]:
     return text.split("\0")
 
 
-@pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
-    folder: Path = write_checkpoint("qwen2", tmp_path_factory.mktemp("qwen2"))
-    model = load_model(folder, Placement(torch.device("cpu"), torch.float32))
+def load(name: str, folder: Path) -> Loaded:
+    model = load_model(write_checkpoint(name, folder), Placement(torch.device("cpu"), torch.float32))
     tokenizer = PromptTokenizer.from_dir(folder)
     runner = Runner(model, tokenizer.id_of("<IMG_CONTEXT>"), Limits(context=4096))
     return Loaded(runner, Pipeline(model.config, tokenizer, Settings()), tokenizer)
 
 
 @pytest.fixture(scope="module")
-def case(loaded: Loaded) -> Callable[[str], Case]:
-    return cache(partial(Case, loaded))
+def case(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
+    loaded = cache(lambda name: load(name, tmp_path_factory.mktemp(name)))
+    return cache(lambda name: Case(loaded(name.partition("/")[0]), name))
 
 
 @pytest.fixture(autouse=True)
