@@ -128,7 +128,10 @@ class Trainer:
         state = torch.load(path, weights_only=True)
         self.module.load_state_dict(state["module"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            factors = [group["factor"] for group in optimizer.param_groups]
             optimizer.load_state_dict(saved)
+            for group, factor in zip(optimizer.param_groups, factors, strict=True):
+                group["factor"] = factor  # the plan's, should it have changed
         self.step, self.spent = state["step"], state["spent"]
         print(f"{self.plan.name}: resumed at step {self.step}, {self.spent / 60:.1f} minutes", flush=True)
 

@@ -102,7 +102,7 @@ class Step:
         return answer(self.stage.model, self.packer, packed, None).loss
 
     def _report(self) -> None:
-        ious = torch.cat(self.ious)
+        ious = torch.cat([torch.zeros(0), *self.ious])
         self.ious.clear()
         refer = {"miou": round(ious.mean().item(), 3), "over_half": round((ious > 0.5).float().mean().item(), 3)}
         print(refer | self.scores.flush(), flush=True)
@@ -117,7 +117,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     tokenizer = nano_tokenizer.load(NANO_PATH)
     stage = JointStage(assemble(tokenizer, until="language"))
-    trainer = Trainer(Plan("joint", args.minutes, lr=0.7e-3, weight_decay=0.03), stage, slow=SLOW, slow_factor=0.4)
+    trainer = Trainer(Plan("joint", args.minutes, lr=0.7e-3), stage, slow=SLOW, slow_factor=0.15)
     batches = iter(ScenePool(args.batch, tiles=True, frames=True))
     step = Step(stage, Packer(tokenizer), seed=1000 + trainer.step)
     trainer.run(lambda number: step.losses(number, next(batches)))
