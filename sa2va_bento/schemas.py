@@ -15,12 +15,16 @@ Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Whole = Annotated[int, Field(strict=True, ge=0)]
 Text = Annotated[str, Field(strict=True)]
-
 Parsed = TypeVar("Parsed", bound=BaseModel)
-
 MAX_POLYGON_POINTS = 10_000
 MAX_TURNS = 64
 _MOST_NAMED = 8
+
+EXAMPLE_PICTURE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAACAAAAAYAQMAAAChnW13AAAABlBMVEXr6+HcKCgEWEgZAAAAN0lEQVR42n3MoQ3A"
+    "IABFwcsvAskI3X8qRkAiCGGApjxx8nHv6aI0UatoRbwRfOlbjCXmFGv8fw94PQj8uewEQgAAAABJRU5ErkJggg=="
+)
+"""A red circle on a light ground, 32 x 24 pixels."""
 
 
 class _Model(BaseModel):
@@ -30,7 +34,7 @@ class _Model(BaseModel):
 class RleMask(_Model):
     """A mask as COCO run lengths, column by column."""
 
-    format: Literal["rle"] = "rle"
+    format: Literal["rle"] = Field(default="rle", description="What kind of mask this is")
     size: tuple[Whole, Whole] = Field(description="[height, width]", examples=[[480, 640]])
     counts: str = Field(
         description="Compressed run lengths in ASCII; `pycocotools.mask.decode` takes this object as it is",
@@ -41,7 +45,7 @@ class RleMask(_Model):
 class PngMask(_Model):
     """A mask as a one-channel PNG."""
 
-    format: Literal["png"] = "png"
+    format: Literal["png"] = Field(default="png", description="What kind of mask this is")
     size: tuple[Whole, Whole] = Field(description="[height, width]", examples=[[480, 640]])
     data: str = Field(
         description="Data URL of the PNG, 255 inside and 0 outside",
@@ -61,7 +65,7 @@ class PolygonPart(_Model):
 class PolygonMask(_Model):
     """A mask as outlines, simplified by one pixel at most."""
 
-    format: Literal["polygon"] = "polygon"
+    format: Literal["polygon"] = Field(default="polygon", description="What kind of mask this is")
     size: tuple[Whole, Whole] = Field(description="[height, width]", examples=[[480, 640]])
     polygons: list[PolygonPart] = Field(description="Connected parts, in no particular order")
 
@@ -72,7 +76,7 @@ SegmentMask = Annotated[RleMask | PngMask | PolygonMask, Field(discriminator="fo
 class RleRegion(_Model):
     """A region's mask as COCO run lengths."""
 
-    format: Literal["rle"] = "rle"
+    format: Literal["rle"] = Field(default="rle", description="May be left out")
     size: tuple[Whole, Whole] = Field(description="[height, width], the picture's", examples=[[480, 640]])
     counts: Text | list[Annotated[int, Field(strict=True)]] = Field(
         description="Compressed run lengths (text) or the list of runs", examples=["Q1??MI5Ja05"]
@@ -82,7 +86,7 @@ class RleRegion(_Model):
 class PngRegion(_Model):
     """A region's mask as a PNG of the picture's size; every pixel that is not black is inside."""
 
-    format: Literal["png"] = "png"
+    format: Literal["png"] = Field(default="png", description="May be left out")
     data: Text = Field(description="Base64 or data URL of the PNG", examples=["data:image/png;base64,iVBORw0KGgo="])
 
 
@@ -130,7 +134,7 @@ class ProcessRequest(_Model):
         description="The picture (JPEG, PNG, WebP, GIF, BMP or TIFF) as base64 or as a data URL. "
         "A multipart form may carry it as a file field `image` instead. "
         "An http:// or https:// URL is fetched where the operator has listed its host",
-        examples=["data:image/png;base64,iVBORw0KGgo="],
+        examples=[EXAMPLE_PICTURE],
     )
     prompt: Text = Field(min_length=1, description="What to do or say", examples=["Please segment the red circle."])
     mask_format: MaskFormat = Field(default="rle", description="How masks are encoded", examples=["rle"])
@@ -140,7 +144,7 @@ class ProcessRequest(_Model):
     regions: list[Region] = Field(
         default=[],
         description="Visual prompts; the prompt speaks of them as region1, region2, ...",
-        examples=[[{"box": [100, 50, 200, 120]}]],
+        examples=[[{"box": [10, 6, 12, 12]}]],
     )
     history: list[HistoryTurn] = Field(
         default=[],
@@ -223,6 +227,20 @@ class ProcessResponse(_Model):
     finish_reason: Literal["stop", "length"] = Field(description="Why the reply ended", examples=["stop"])
     timings_ms: Timings = Field(description="Where the time went")
     warnings: list[str] = Field(description="What was ignored or adjusted", examples=[[]])
+
+
+class ErrorResponse(_Model):
+    """Why there is no answer."""
+
+    error: str = Field(description="What is wrong, for a person to read", examples=["prompt: field required"])
+    request_id: str = Field(description="As in the `X-Request-ID` header", examples=["4f1c0a"])
+
+
+class HealthErrorResponse(ErrorResponse):
+    """Why the service is not ready."""
+
+    status: Literal["error"] = Field(default="error", description="`running` once the model is ready")
+    message: str = Field(description="As `error`", examples=["the model is still loading"])
 
 
 class HealthResponse(_Model):

@@ -35,14 +35,14 @@ class ImageUrl(_Model):
 class TextPart(_Model):
     """Text of a message."""
 
-    type: Literal["text"] = "text"
+    type: Literal["text"] = Field(default="text", description="What the part is")
     text: Text = Field(description="What is said", examples=["Please segment the red circle."])
 
 
 class RefusalPart(_Model):
     """An earlier refusal of some assistant, read as text."""
 
-    type: Literal["refusal"] = "refusal"
+    type: Literal["refusal"] = Field(default="refusal", description="What the part is")
     refusal: Text = Field(description="What was said", examples=["I can't."])
 
 
@@ -53,7 +53,7 @@ def _as_object(url: object) -> object:
 class ImagePart(_Model):
     """A picture of a message."""
 
-    type: Literal["image_url"] = "image_url"
+    type: Literal["image_url"] = Field(default="image_url", description="What the part is")
     image_url: Annotated[ImageUrl, BeforeValidator(_as_object)] = Field(description="Where it is")
 
 
@@ -140,15 +140,15 @@ class ChatUsage(_Model):
     prompt_tokens: int = Field(description="Tokens of the prompt, the picture's included", examples=[290])
     completion_tokens: int = Field(description="Tokens of the reply", examples=[8])
     total_tokens: int = Field(description="Prompt and reply", examples=[298])
-    prompt_tokens_details: PromptDetails
+    prompt_tokens_details: PromptDetails = Field(description="What the prompt's tokens are")
 
 
 class AnswerMessage(_Model):
     """The reply."""
 
-    role: Literal["assistant"] = "assistant"
+    role: Literal["assistant"] = Field(default="assistant", description="Who speaks")
     content: str = Field(description="With the markers `[SEG]` and `<p>..</p>`", examples=["Sure, [SEG]."])
-    refusal: None = None
+    refusal: None = Field(default=None, description="Never given", examples=[None])
     text: str = Field(description="The prose without markers", examples=["Sure."])
     segments: list[SegmentOut] = Field(description="One for each `[SEG]`, in order")
 
@@ -156,21 +156,21 @@ class AnswerMessage(_Model):
 class Choice(_Model):
     """The one answer."""
 
-    index: int = 0
-    message: AnswerMessage
+    index: int = Field(default=0, description="Place among the answers; one", examples=[0])
+    message: AnswerMessage = Field(description="The reply")
     finish_reason: FinishReason = Field(description="Why the reply ended", examples=["stop"])
-    logprobs: None = None
+    logprobs: None = Field(default=None, description="Never given", examples=[None])
 
 
 class ChatCompletion(_Model):
     """The answer to a request."""
 
-    id: str = Field(examples=["chatcmpl-4f1c0a"])
-    object: Literal["chat.completion"] = "chat.completion"
+    id: str = Field(description="Holds the request's id", examples=["chatcmpl-4f1c0a"])
+    object: Literal["chat.completion"] = Field(default="chat.completion", description="What this is")
     created: int = Field(description="Seconds since 1970", examples=[1737543716])
     model: str = Field(description="The model that answered", examples=["sa2va-nano"])
-    choices: list[Choice]
-    usage: ChatUsage
+    choices: list[Choice] = Field(description="The one answer")
+    usage: ChatUsage = Field(description="Token counts")
     system_fingerprint: str = Field(description="Version of the service", examples=["sa2va-bento-0.1.0"])
     warnings: list[str] = Field(description="What was ignored or adjusted", examples=[[]])
 
@@ -178,14 +178,14 @@ class ChatCompletion(_Model):
 class ModelCard(_Model):
     """A served model."""
 
-    id: str = Field(examples=["sa2va-nano"])
-    object: Literal["model"] = "model"
+    id: str = Field(description="Its name", examples=["sa2va-nano"])
+    object: Literal["model"] = Field(default="model", description="What this is")
     created: int = Field(description="When the service started, seconds since 1970", examples=[1737543716])
-    owned_by: str = "sa2va"
+    owned_by: str = Field(default="sa2va", description="Always `sa2va`", examples=["sa2va"])
 
 
 class ModelList(_Model):
     """The served models; one."""
 
-    object: Literal["list"] = "list"
-    data: list[ModelCard]
+    object: Literal["list"] = Field(default="list", description="What this is")
+    data: list[ModelCard] = Field(description="The one model")

@@ -12,6 +12,7 @@ from sa2va_bento import __version__
 from sa2va_bento.errors import NotReadyError
 from sa2va_bento.schemas import HealthResponse
 from sa2va_bento.web.openai import openai_routes
+from sa2va_bento.web.openapi import build_document
 from sa2va_bento.web.responses import guarded
 from sa2va_bento.web.runtime import Runtime
 from sa2va_bento.web.stream import answer_stream
@@ -36,6 +37,9 @@ def build_app(runtime: Runtime) -> Starlette:
     async def health(_: Request) -> Response:
         return answer_health(runtime)
 
+    async def docs(_: Request) -> Response:
+        return JSONResponse(build_document(keys=bool(runtime.settings.keys)))
+
     async def stream(request: Request) -> Response:
         return await answer_stream(request, runtime)
 
@@ -43,6 +47,7 @@ def build_app(runtime: Runtime) -> Starlette:
         routes=[
             Route("/", guarded(welcome)),
             Route("/health", guarded(health)),
+            Route("/docs.json", guarded(docs)),
             Route("/process_stream", guarded(stream), methods=["POST"]),
             *openai_routes(runtime),
         ]
