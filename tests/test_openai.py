@@ -1,56 +1,20 @@
-"""OpenAI's own Python client against the service: chats, streams, and the exceptions that it raises."""
+"""OpenAI's own Python client against the service: chats and streams."""
 
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import openai
 import pytest
-from openai import OpenAI
 from pycocotools import mask as coco
 
-from sa2va_bento.errors import NotReadyError, PayloadTooLargeError
 from sa2va_bento.result import Sampling, Turn
+from tests.chats import HELLO, RESULT, SEGMENT, URL, client_for, image, user
 from tests.fakes import FakePredictor
 from tests.picture_host import PictureHost
-from tests.pictures import PICTURE, b64, bomb, encode, quarters
+from tests.pictures import quarters
 from tests.serving import server_of
-
-URL = f"data:image/png;base64,{PICTURE}"
-RESULT = "Sure, <p> the left half </p> [SEG]."
-
-
-def image(url: str = URL, **options: Any) -> dict[str, Any]:
-    return {"type": "image_url", "image_url": {"url": url, **options}}
-
-
-def user(*content: Any) -> dict[str, Any]:
-    parts = [{"type": "text", "text": part} if isinstance(part, str) else part for part in content]
-    return {"role": "user", "content": parts}
-
-
-SEGMENT: list[Any] = [user("Please segment it.", image())]
-HELLO: list[Any] = [{"role": "user", "content": "Hello?"}]
-
-
-def client_for(url: str, **options: Any) -> OpenAI:
-    return OpenAI(base_url=f"{url}/v1", **{"api_key": "none", "max_retries": 0, "timeout": 20, **options})
-
-
-@pytest.fixture(scope="module")
-def url(model: FakePredictor) -> Iterator[str]:
-    with server_of(model, SA2VA_HEARTBEAT_S="0.05", SA2VA_MAX_IMAGE_MPIXELS="4") as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def chat(url: str) -> Iterator[Any]:
-    """`chat(messages, ...)` is the client's `chat.completions.create`."""
-    with client_for(url) as client:
-        yield lambda messages, **options: client.chat.completions.create(
-            **{"model": "sa2va-nano", "messages": messages, **options}
-        )
+from tests.test_service_load import eventually
 
 
 def test_a_question_about_a_picture(chat: Any, model: FakePredictor) -> None:
@@ -176,82 +140,21 @@ def test_a_stream_comes_as_it_is_made_and_leaving_it_frees_the_model(chat: Any, 
             assert [next(stream).choices[0].delta.content for _ in range(2)] == ["", "Sure,"]
             time.sleep(0.2)  # heartbeats are skipped by the client
             assert model.queue_depth == 1
-        deadline = time.monotonic() + 5
-        while model.cancelled == before:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        eventually(lambda: model.cancelled == before + 1)
     finally:
         model.rest.set()
     assert model.queue_depth == 0
 
 
-def test_a_stream_that_fails_raises(url: str, chat: Any, model: FakePredictor) -> None:
-    model.failure = NotReadyError("the engine has stopped")
+def test_a_client_that_waits_no_longer_frees_the_model(url: str, model: FakePredictor) -> None:
+    before = model.cancelled
+    model.gate.clear()
     try:
-        stream = chat(SEGMENT, stream=True)
-        assert next(stream).choices[0].delta.role == "assistant"
-        with pytest.raises(openai.APIError, match="the engine has stopped"):
-            list(stream)
+        with client_for(url, timeout=0.3) as client, pytest.raises(openai.APITimeoutError):
+            client.chat.completions.create(model="sa2va", messages=HELLO)
+        eventually(lambda: model.cancelled == before + 1)
     finally:
-        model.failure = None
-
-
-BAD: list[tuple[str, dict[str, Any], str]] = [
-    ("no messages", {"messages": []}, "messages"),
-    ("several pictures", {"messages": [user("a", image(), image(f"data:;base64,{b64(encode(quarters(), 'GIF'))}"))]},
-     "messages[0].content[2].image_url"),
-    ("not a data URL", {"messages": [user("a", image(PICTURE))]}, "messages[0].content[1].image_url"),
-    ("a file", {"messages": [user("a", image("file:///etc/passwd"))]}, "messages[0].content[1].image_url"),
-    ("a URL", {"messages": [user("a", image("http://localhost/a.png"))]}, "messages[0].content[1].image_url"),
-    ("not a picture", {"messages": [user("a", image("data:image/png;base64,aGFsbG8="))]},
-     "messages[0].content[1].image_url"),
-    ("regions without a picture", {"extra_body": {"regions": [{"box": [1, 1, 4, 4]}]}}, "regions"),
-    ("a region outside", {"messages": SEGMENT, "extra_body": {"regions": [{"box": [1, 1, 99, 4]}]}}, "regions[0].box"),
-    ("two answers", {"n": 2}, "n"),
-    ("five stops", {"stop": ["a"] * 5}, "stop"),
-    ("an empty stop", {"stop": ""}, "stop[0]"),
-    ("too hot", {"temperature": 2.1}, "temperature"),
-    ("top_p", {"top_p": -0.1}, "top_p"),
-    ("half a seed", {"seed": 0.5}, "seed"),
-    ("no tokens", {"max_tokens": 0}, "max_tokens"),
-    ("mask format", {"extra_body": {"mask_format": "tar"}}, "mask_format"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("options", "param"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
-@pytest.mark.parametrize("stream", [False, True])
-def test_bad_requests(chat: Any, options: dict[str, Any], param: str, stream: bool) -> None:
-    with pytest.raises(openai.BadRequestError) as caught:
-        chat(**{"messages": HELLO, "stream": stream, **options})
-    assert (caught.value.type, caught.value.param, caught.value.code) == ("invalid_request_error", param, None)
-
-
-def test_an_unknown_model(chat: Any) -> None:
-    with pytest.raises(openai.NotFoundError) as caught:
-        chat(HELLO, model="gpt-4o")
-    assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
-
-
-def test_a_picture_over_the_limit(chat: Any) -> None:
-    with pytest.raises(openai.APIStatusError) as caught:
-        chat([user("a", image(f"data:image/png;base64,{b64(bomb())}"))])
-    assert (caught.value.status_code, caught.value.code) == (413, "request_too_large")
-
-
-@pytest.mark.parametrize(
-    ("failure", "status"),
-    [(PayloadTooLargeError("too long"), 413), (NotReadyError("gone"), 503), (RuntimeError("/work/x.py"), 500)],
-)
-def test_failures_of_the_model(chat: Any, model: FakePredictor, failure: Exception, status: int) -> None:
-    model.failure = failure
-    try:
-        with pytest.raises(openai.APIStatusError) as caught:
-            chat(HELLO)
-    finally:
-        model.failure = None
-    assert caught.value.status_code == status
-    assert isinstance(caught.value, openai.InternalServerError) == (status >= 500)
-    assert "/work" not in str(caught.value)
+        model.gate.set()
 
 
 def test_a_picture_by_url_from_a_listed_host() -> None:
@@ -264,43 +167,6 @@ def test_a_picture_by_url_from_a_listed_host() -> None:
     assert model.requests[0].image is not None
 
 
-def test_keys_and_rates() -> None:
-    with server_of(FakePredictor(), SA2VA_API_KEYS="right", SA2VA_RATE_LIMIT="1") as url:
-        with client_for(url, api_key="wrong") as client, pytest.raises(openai.AuthenticationError) as refused:
-            client.models.list()
-        assert refused.value.code == "invalid_api_key"
-        with client_for(url, api_key="right") as client:
-            assert client.models.list().data
-            with pytest.raises(openai.RateLimitError) as often:
-                client.chat.completions.create(model="sa2va", messages=HELLO)
-        assert int(often.value.response.headers["retry-after"]) >= 1
-
-
-def test_late_and_full() -> None:
-    model = FakePredictor(capacity=1)
-    with server_of(model, SA2VA_TIMEOUT_S="0.3") as url, client_for(url) as client:
-        model.gate.clear()
-        with pytest.raises(openai.InternalServerError, match="no answer within") as late:
-            client.chat.completions.create(model="sa2va", messages=HELLO)
-        assert (late.value.status_code, late.value.code) == (504, "timeout")
-        model.capacity = 0
-        with pytest.raises(openai.InternalServerError, match="the queue is full") as full:
-            client.chat.completions.create(model="sa2va", messages=HELLO)
-        assert (full.value.status_code, full.value.code) == (503, "service_unavailable")
-
-
-@pytest.mark.parametrize("body", [b"{", b"[]", b'{"messages": "hi"}', b'{"messages": [{"role": "user"}]}'])
-def test_bodies_that_no_client_sends(client: Any, body: bytes) -> None:
-    response = client.post("/v1/chat/completions", content=body, headers={"Content-Type": "application/json"})
-    assert response.status_code == 400
-    assert response.json()["error"]["type"] == "invalid_request_error"
-
-
-def test_a_form_is_no_chat(client: Any) -> None:
-    response = client.post("/v1/chat/completions", data={"messages": "x"}, files={"image": b"x"})
-    assert response.status_code == 415
-
-
 def test_a_stream_ends_as_openais(client: Any) -> None:
     body = {"messages": HELLO, "stream": True}
     response = client.post("/v1/chat/completions", json=body)
@@ -308,3 +174,12 @@ def test_a_stream_ends_as_openais(client: Any) -> None:
     *events, done, end = response.text.split("\n\n")
     assert (done, end) == ("data: [DONE]", "")
     assert all(json.loads(event.removeprefix("data: "))["choices"] for event in events)
+
+
+def test_nothing_at_the_side_of_a_message_disturbs(client: Any, model: FakePredictor) -> None:
+    first = client.post("/v1/chat/completions", json={"messages": SEGMENT}).json()["choices"][0]["message"]
+    picture = {"type": "image_url", "image_url": {"url": URL, "detail": None}}
+    messages = [{**user("Please segment it.", picture), "name": None}, first, *HELLO]
+    response = client.post("/v1/chat/completions", json={"messages": messages, "stream_options": None})
+    assert response.status_code == 200
+    assert model.requests[-1].history == (Turn("user", "Please segment it."), Turn("assistant", RESULT))

@@ -17,6 +17,7 @@ from tests.events import Event, read_events
 from tests.fakes import FakePredictor
 from tests.pictures import PICTURE, encode, quarters
 from tests.serving import client_of, server_of
+from tests.test_service_load import eventually
 
 GOOD: dict[str, Any] = {"base64Image": PICTURE, "prompt": "Please segment it."}
 PATH = "/process_stream"
@@ -28,13 +29,6 @@ def streaming(url: str, body: Any = GOOD) -> Iterator[Iterator[Event]]:
     with httpx.Client(base_url=url, timeout=20) as client, client.stream("POST", PATH, json=body) as response:
         assert response.status_code == 200
         yield read_events(response.iter_lines())
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,7 @@ class ImageUrl(_Model):
         description="A data URL, or an http(s) URL whose host the operator has listed",
         examples=["data:image/png;base64,iVBORw0KGgo="],
     )
-    detail: Literal["auto", "low", "high"] = Field(
+    detail: Literal["auto", "low", "high"] | None = Field(
         default="auto", description="`low` looks at the picture as one tile", examples=["auto"]
     )
 
