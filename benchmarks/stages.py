@@ -48,7 +48,7 @@ class Bench:
         self.runner = self.new_runner()
 
     def new_runner(self) -> Runner:
-        return Runner(self.model, self.image_token_id, Limits(context=self.pipeline.context), 256 * 2**20)
+        return Runner(self.model, self.image_token_id, Limits(context=2048), 256 * 2**20)
 
     def first_token(self, seed: int, *, seen: bool) -> float:
         """Seconds from a prepared request to its first token; `seen`: the picture was asked about before."""

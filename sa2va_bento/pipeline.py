@@ -18,6 +18,7 @@ from sa2va_bento.prompt import SEG, TEMPLATES, PictureTokens, build_prompt, pars
 from sa2va_bento.result import Prediction, PredictRequest, Segment, Usage
 from sa2va_bento.settings import Settings
 from sa2va_bento.streaming import ReplyText
+from sa2va_bento.workload import limits_of
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,7 @@ class Pipeline:
         self._stop_words = tuple(word for word in self._template.stop_words if not tokenizer.ids_of([word]))
         """Those that this tokenizer has no token for: they end a reply as text does."""
         self._seg_id = tokenizer.id_of(SEG)
-        self.context: int = min(settings.context, config.llm.max_position_embeddings)
-        """Prompt and reply tokens of a request, at most."""
+        self._context = limits_of(settings, config).context
 
     def prepare(self, request: PredictRequest) -> Prepared:
         """Tokens and pixels of a request.
@@ -91,14 +91,14 @@ class Pipeline:
         return PictureTokens(picture.tile_count * self._config.tokens_per_tile, regions)
 
     def _sequence(self, request: PredictRequest, ids: list[int], picture: PreparedPicture | None) -> Sequence:
-        limit = min(self._settings.max_prompt_tokens, self.context - 1)
+        limit = min(self._settings.max_prompt_tokens, self._context - 1)
         if len(ids) > limit:
             raise PayloadTooLargeError(f"the prompt has {len(ids)} tokens, at most {limit} are taken")
         most = self._settings.max_new_tokens
         return Sequence(
             prompt_ids=tuple(ids),
             picture=_picture_input(picture) if picture else None,
-            max_new_tokens=min(request.max_new_tokens or most, most, self.context - len(ids)),
+            max_new_tokens=min(request.max_new_tokens or most, most, self._context - len(ids)),
             stop_ids=self._stop_ids,
             sampling=request.sampling,
             ends_reply=self._ends_reply((*request.stop, *self._stop_words)),

@@ -12,17 +12,20 @@ import torch
 
 from sa2va_bento.engine.bridge import EngineThread
 from sa2va_bento.engine.runner import Runner
-from sa2va_bento.engine.scheduler import Limits, Scheduler
+from sa2va_bento.engine.scheduler import Scheduler
 from sa2va_bento.engine.sequence import Generation, MaskLogits, Sequence
 from sa2va_bento.errors import InferenceError, OverloadedError, Sa2VAError
 from sa2va_bento.model.checkpoint import choose_placement, load_model, resolve
+from sa2va_bento.model.config import Sa2VAConfig
 from sa2va_bento.model.internvl import InternVLSa2VA, parameter_dtype
+from sa2va_bento.model.memory import estimate, refuse_if_too_large
 from sa2va_bento.model.tokenizer import PromptTokenizer
 from sa2va_bento.pipeline import Pipeline, Prepared
 from sa2va_bento.prompt import IMAGE_CONTEXT
 from sa2va_bento.result import Prediction, PredictRequest, Segment
 from sa2va_bento.settings import Settings
 from sa2va_bento.streaming import SegmentReady, Strand, StreamEvent, TextDelta
+from sa2va_bento.workload import limits_of, workload_of
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +40,8 @@ class Predictor:
 
     def __init__(self, model: InternVLSa2VA, tokenizer: PromptTokenizer, settings: Settings) -> None:
         self._pipeline = Pipeline(model.config, tokenizer, settings)
-        limits = Limits(slots=settings.slots, context=self._pipeline.context, max_prefill=settings.max_prefill)
-        cache_bytes = int(settings.feature_cache_mb * 2**20)
-        self._runner = Runner(model, tokenizer.id_of(IMAGE_CONTEXT), limits, cache_bytes)
+        limits = limits_of(settings, model.config)
+        self._runner = Runner(model, tokenizer.id_of(IMAGE_CONTEXT), limits, settings.feature_cache_bytes)
         self._engine = EngineThread(self._runner, Scheduler(limits))
         self._pool = ThreadPoolExecutor(PREPARE_THREADS, thread_name_prefix="sa2va-prepare")
         self._max_pending = settings.max_queue
@@ -57,7 +59,9 @@ class Predictor:
             torch.set_num_threads(settings.threads)
         placement = choose_placement(settings.device, settings.dtype)
         folder = resolve(settings.model_dir_or_id, settings.model_revision, settings.cache_dir)
-        tokenizer = PromptTokenizer.from_dir(folder)
+        config, tokenizer = Sa2VAConfig.from_file(folder / "config.json"), PromptTokenizer.from_dir(folder)
+        workload = workload_of(settings, limits_of(settings, config))
+        refuse_if_too_large(estimate(config, placement.dtype.itemsize, workload), placement.device)
         return cls(load_model(folder, placement), tokenizer, settings)
 
     @property

@@ -114,6 +114,10 @@ class Settings(BaseSettings):
         return int(self.max_body_mb * 2**20)
 
     @property
+    def feature_cache_bytes(self) -> int:
+        return int(self.feature_cache_mb * 2**20)
+
+    @property
     def max_image_pixels(self) -> int:
         return int(self.max_image_mpixels * 1e6)
 

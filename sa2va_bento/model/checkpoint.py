@@ -76,22 +76,36 @@ def resolve(model: str, revision: str | None = None, cache_dir: Path | None = No
         raise CheckpointError(f"model {model!r} could not be fetched from the Hub: {reason}") from None
 
 
+@dataclass(frozen=True)
+class Inspection:
+    """What a checkpoint is, told without loading its weights."""
+
+    config: Sa2VAConfig
+    tensors: int
+    files: int
+
+
+def inspect(folder: Path) -> Inspection:
+    """Reads a folder's configuration and the headers of its weights, and checks every tensor's name and shape.
+
+    Raises:
+        CheckpointError: as `load_model`.
+    """
+    with ExitStack() as stack:
+        opened = _open(folder, stack)
+        return Inspection(opened.model.config, len(opened.reader.shapes), len(weight_files(folder)))
+
+
 def load_model(folder: Path, placement: Placement) -> InternVLSa2VA:
     """Builds the model of a folder and fills it, in evaluation mode and without gradients.
 
     Raises:
         CheckpointError: naming the file and the tensors that are missing, unknown, misshaped or unreadable.
     """
-    config = Sa2VAConfig.from_file(folder / "config.json")
     with ExitStack() as stack:
-        reader = _WeightReader(folder, stack)
-        sources = plan(reader.shapes, config)
-        if LM_HEAD in sources:  # a head of its own wins over a configuration that ties it
-            config.llm.tie_word_embeddings = False
-        with init_empty_weights(include_buffers=False):
-            model = InternVLSa2VA(config)
-        _check(folder, model, sources, reader.shapes)
-        state = {name: _read(source, reader.tensor, name, placement) for name, source in sources.items()}
+        opened = _open(folder, stack)
+        model, tensor = opened.model, opened.reader.tensor
+        state = {name: _read(source, tensor, name, placement) for name, source in opened.sources.items()}
     model.load_state_dict(state, strict=False, assign=True)
     model.language_model.tie_weights()
     return model.to(placement.device).eval().requires_grad_(False)
@@ -136,6 +150,27 @@ class _WeightReader:
 
     def tensor(self, name: str) -> Tensor:
         return self._files[name].get_tensor(name)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A checkpoint whose names and shapes fit, and the model without weights that they fit."""
+
+    model: InternVLSa2VA
+    sources: Mapping[str, Source]
+    reader: _WeightReader
+
+
+def _open(folder: Path, stack: ExitStack) -> _Opened:
+    config = Sa2VAConfig.from_file(folder / "config.json")
+    reader = _WeightReader(folder, stack)
+    sources = plan(reader.shapes, config)
+    if LM_HEAD in sources:  # a head of its own wins over a configuration that ties it
+        config.llm.tie_word_embeddings = False
+    with init_empty_weights(include_buffers=False):
+        model = InternVLSa2VA(config)
+    _check(folder, model, sources, reader.shapes)
+    return _Opened(model, sources, reader)
 
 
 def _read(source: Source, tensor: Callable[[str], Tensor], name: str, placement: Placement) -> Tensor:

@@ -1,0 +1,98 @@
+"""How much memory a checkpoint will need, told from its `config.json` alone."""
+
+from dataclasses import dataclass
+
+import psutil
+import torch
+from accelerate import init_empty_weights
+
+from sa2va_bento.errors import CheckpointError
+from sa2va_bento.model.config import Sa2VAConfig
+from sa2va_bento.model.internvl import InternVLSa2VA
+
+GIB = 2**30
+ACTIVATION_COPIES = 6
+"""Tensors as wide as a layer's widest that are alive at once in a forward pass: a coarse upper bound."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What the engine is set to hold at once."""
+
+    slots: int
+    context: int
+    max_prefill: int
+    max_tiles: int
+    max_images: int
+    feature_cache_bytes: int
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes on the device."""
+
+    weights: int
+    kv_cache: int
+    features: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.kv_cache + self.features + self.activations
+
+    def __str__(self) -> str:
+        parts = (("weights", self.weights), ("KV cache", self.kv_cache), ("feature cache", self.features))
+        listed = ", ".join(f"{name} {size / GIB:.2f}" for name, size in (*parts, ("activations", self.activations)))
+        return f"{self.total / GIB:.2f} GiB ({listed})"
+
+
+def estimate(config: Sa2VAConfig, element: int, workload: Workload) -> MemoryEstimate:
+    """What a model of this configuration needs, `element` being the bytes of a number. Nothing is loaded."""
+    return MemoryEstimate(
+        weights=element * sum(parameter_counts(config).values()),
+        kv_cache=element * kv_elements(config) * workload.slots * workload.context,
+        features=workload.feature_cache_bytes,
+        activations=element * ACTIVATION_COPIES * _widest(config, workload),
+    )
+
+
+def parameter_counts(config: Sa2VAConfig) -> dict[str, int]:
+    """Parameters of each part, a tied head not counted twice."""
+    with init_empty_weights(include_buffers=False):
+        model = InternVLSa2VA(config)
+    return {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
+
+
+def kv_elements(config: Sa2VAConfig) -> int:
+    """Numbers that the cache holds for a token."""
+    llm = config.llm
+    width = getattr(llm, "head_dim", None) or llm.hidden_size // llm.num_attention_heads
+    return 2 * llm.num_hidden_layers * llm.num_key_value_heads * width
+
+
+def _widest(config: Sa2VAConfig, workload: Workload) -> int:
+    """Numbers in the widest tensor of the three towers' largest batches."""
+    vision, side = config.vision, config.sam2_shape.image_size // 4
+    patches = (2 * config.cells_per_side) ** 2
+    return max(
+        workload.max_tiles * patches * vision.intermediate_size,
+        workload.max_prefill * max(config.llm.intermediate_size, workload.context),
+        workload.max_images * side * side * 4 * config.sam2_shape.embed_dim,
+    )
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be had on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def refuse_if_too_large(needed: MemoryEstimate, device: torch.device) -> None:
+    """Raises CheckpointError, with the numbers, when the device can't hold the model."""
+    free = free_memory(device)
+    if needed.total > free:
+        raise CheckpointError(
+            f"the model needs {needed}, {device} has {free / GIB:.2f} GiB free; "
+            "SA2VA_SLOTS, SA2VA_CONTEXT and SA2VA_FEATURE_CACHE_MB make it smaller"
+        )

@@ -1,0 +1,103 @@
+"""`python -m sa2va_bento`, and the estimate of memory behind it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sa2va_bento.__main__ import main
+from sa2va_bento.errors import CheckpointError
+from sa2va_bento.model.config import Sa2VAConfig
+from sa2va_bento.model.memory import GIB, Workload, estimate, kv_elements, parameter_counts, refuse_if_too_large
+from sa2va_bento.predictor import Predictor
+from sa2va_bento.settings import Settings
+from sa2va_bento.zoo import ZOO
+from tests.parity.goldens import write_checkpoint
+
+VIT_300M = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_attention_heads": 16,
+    "num_hidden_layers": 24,
+    "image_size": 448,
+    "patch_size": 14,
+    "hidden_act": "gelu",
+    "norm_type": "layer_norm",
+    "layer_norm_eps": 1e-6,
+    "qkv_bias": True,
+    "qk_normalization": False,
+}
+QWEN_05B = {
+    "architectures": ["Qwen2ForCausalLM"],
+    "vocab_size": 151_680,
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": False,
+}
+ONE_BILLION = {
+    "architectures": ["Sa2VAChatModel"],
+    "template": "qwen_chat",
+    "vision_config": VIT_300M,
+    "llm_config": QWEN_05B,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint("qwen2", tmp_path_factory.mktemp("checkpoint"))
+
+
+def test_sa2va_1b_is_as_large_as_it_is_known_to_be() -> None:
+    config = Sa2VAConfig.from_dict(ONE_BILLION)
+    counts = parameter_counts(config)
+    assert sum(counts.values()) / 1e9 == pytest.approx(1.16, abs=0.01)
+    assert counts["grounding_encoder"] / 1e6 == pytest.approx(224.4, abs=0.1)
+    assert 2 * kv_elements(config) == 12 * 1024  # bytes a token in bfloat16
+
+
+def test_memory_grows_with_what_is_held() -> None:
+    config = Sa2VAConfig.from_dict(ONE_BILLION)
+    small = estimate(config, 2, Workload(1, 4096, 512, 13, 1, 0))
+    large = estimate(config, 2, Workload(32, 8192, 512, 13, 1, 512 * 2**20))
+    assert small.kv_cache == 48 * 2**20
+    assert large.kv_cache == 64 * small.kv_cache
+    assert large.weights == small.weights == pytest.approx(2.2 * GIB, rel=0.03)
+    assert large.features == 512 * 2**20
+    assert small.total < large.total
+
+
+def test_a_model_that_does_not_fit_is_refused_with_the_numbers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sa2va_bento.model.memory.free_memory", lambda device: 10 * 2**20)
+    with pytest.raises(CheckpointError, match=r"needs .* GiB \(weights .*\), cpu has 0\.01 GiB free; SA2VA_SLOTS"):
+        Predictor.load(Settings(model_path=str(folder)))
+    needed = estimate(Sa2VAConfig.from_file(folder / "config.json"), 4, Workload(1, 128, 64, 1, 1, 0))
+    monkeypatch.setattr("sa2va_bento.model.memory.free_memory", lambda device: needed.total)
+    refuse_if_too_large(needed, torch.device("cpu"))
+
+
+def test_check_says_what_a_checkpoint_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert "internvl-qwen2, template qwen_chat" in said
+    assert "503 in 1 file(s), every one has its place" in said
+    assert "grounding_encoder" in said
+
+
+def test_check_refuses_in_one_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "use_llm_lora": 8}))
+    assert main(["check", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "sa2va: use_llm_lora=8: a LoRA export; merge the adapter into the weights first\n"
+    assert main(["download", "nowhere"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_models_lists_the_zoo(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + len(ZOO)
+    assert lines[1].split() == ["ByteDance/Sa2VA-1B", "InternViT-300M", "Qwen2.5-0.5B", "1.16", "2.2", "yes"]
