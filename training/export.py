@@ -29,6 +29,8 @@ STAGE_PARTS = (
     ("sam", {"sam": "grounding_encoder"}),
     ("language", {name: name for name in ("vision_model", "mlp1", "language_model", "text_hidden_fcs")}),
     ("joint", {"model": ""}),
+    ("refine_vit", {"vision_model": "vision_model"}),
+    ("refine_language", {name: name for name in ("vision_model", "mlp1", "language_model", "text_hidden_fcs")}),
 )
 """Stages in order, and which part of the model each part of their checkpoint is ("" the whole)."""
 
@@ -38,7 +40,7 @@ def nano_config(tokenizer: Tokenizer) -> dict[str, object]:
     return config_dict(tokenizer.get_vocab_size(), ids)
 
 
-def assemble(tokenizer: Tokenizer, until: str = "joint") -> InternVLSa2VA:
+def assemble(tokenizer: Tokenizer, until: str = "") -> InternVLSa2VA:
     """The model with what the stages up to `until` have learned so far."""
     model = build_model(Sa2VAConfig.from_dict(nano_config(tokenizer)))
     for stage, parts in STAGE_PARTS:
@@ -83,7 +85,7 @@ def export(model: InternVLSa2VA, tokenizer: Tokenizer, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=NANO_PATH)
-    parser.add_argument("--until", default="joint", help="last stage to take weights from")
+    parser.add_argument("--until", default="", help="last stage to take weights from; default the last that has run")
     args = parser.parse_args()
     tokenizer = nano_tokenizer.load(NANO_PATH)
     export(assemble(tokenizer, args.until), tokenizer, args.out)

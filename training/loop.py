@@ -162,6 +162,11 @@ def _groups(
     )
 
 
+def stage_exists(stage: str) -> bool:
+    """Whether the stage has saved anything yet."""
+    return (RUNS / stage / "last.pt").exists()
+
+
 def load_part(stage: str, prefix: str) -> dict[str, Tensor]:
     """The tensors under `prefix.` of a stage's checkpoint, prefix removed."""
     state = torch.load(RUNS / stage / "last.pt", weights_only=True)["module"]

@@ -1,4 +1,7 @@
-"""Stage `vit`: InternViT learns to see, with dense supervision on its patches."""
+"""Stage `vit`: InternViT learns to see, with dense supervision on its patches.
+
+With `--refine`, stage `refine_vit`: it goes on from the joint stage, on ordinary scenes alone.
+"""
 
 import argparse
 
@@ -9,7 +12,7 @@ from sa2va_bento.model.config import Sa2VAConfig
 from training.batches import Batch, ScenePool, mixed
 from training.dense import DenseHead, dense_losses, dense_scores, dense_targets
 from training.geometry import VIT_WIDTH, build_model, config_dict
-from training.loop import Losses, Plan, Trainer
+from training.loop import Losses, Plan, Trainer, load_part
 
 CROWDED_AT_FIRST = 0.95  # share of crowded scenes when the stage starts; none when it ends
 
@@ -42,12 +45,17 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--refine", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     stage = VitPretraining()
-    trainer = Trainer(Plan("vit", args.minutes, lr=2e-3), stage)
+    if args.refine:
+        stage.vision_model.load_state_dict(load_part("joint", "model.vision_model"))
+        stage.head.load_state_dict(load_part("joint", "head"))
+    plan = Plan("refine_vit", args.minutes, lr=2e-4) if args.refine else Plan("vit", args.minutes, lr=2e-3)
+    trainer = Trainer(plan, stage)
     normal, crowded = (iter(ScenePool(args.batch, tiles=True, kind=kind)) for kind in ("pool", "crowd"))
-    batches = mixed(normal, crowded, lambda: CROWDED_AT_FIRST * (1 - trainer.share_done))
+    batches = mixed(normal, crowded, lambda: 0.0 if args.refine else CROWDED_AT_FIRST * (1 - trainer.share_done))
     trainer.run(lambda step: losses_of(stage, next(batches), report=step % 100 == 99))
 
 

@@ -22,9 +22,9 @@ from training.loop import Losses, Plan, Trainer, load_part
 from training.masks import chosen_iou, mask_losses
 from training.sequences import Packed, Packer
 from training.tasks import without_picture
-from training.train_language import load_table, prompt_loss
+from training.train_language import BARE_WEIGHT, load_table, prompt_loss
 
-DENSE_WEIGHT, MASK_WEIGHT, PROMPT_WEIGHT, BARE_WEIGHT = 0.5, 6.0, 0.5, 0.1
+DENSE_WEIGHT, MASK_WEIGHT, PROMPT_WEIGHT = 0.5, 6.0, 0.5
 MASK_EVERY = 2  # masks on every second step: they are learned already and cost as much as the answers
 SLOW = ("model.vision_model", "model.grounding_encoder", "head")
 

@@ -1,5 +1,9 @@
 """Stage `language`: the language model learns to answer about what a frozen InternViT sees, and `[SEG]` learns to land
-on the stand-in prompts that SAM2's mask decoder obeys."""
+on the stand-in prompts that SAM2's mask decoder obeys.
+
+With `--refine`, stage `refine_language`: it goes on from the joint stage while the stage `refine_vit` runs beside it, and
+takes over that stage's InternViT now and then.
+"""
 
 import argparse
 import random
@@ -14,10 +18,14 @@ from training import tokenizer as nano_tokenizer
 from training.batches import Batch, ScenePool
 from training.export import assemble
 from training.geometry import CELLS, SAM_WIDTH
-from training.language import Scores, answer, converse, words_of
-from training.loop import Losses, Plan, Trainer, load_part
+from training.language import Scores, answer, converse, items_of, words_of
+from training.loop import Losses, Plan, Trainer, load_part, stage_exists
 from training.prompts import PromptTable
 from training.sequences import Packer
+from training.tasks import without_picture
+
+
+BARE_WEIGHT = 0.1
 
 
 class LanguageStage(nn.Module):
@@ -51,13 +59,14 @@ def prompt_loss(prompts: Tensor, wanted: Tensor) -> Tensor:
 class Step:
     """One step's losses; refreshes the stand-in prompts now and then, for the SAM stage may still be running."""
 
-    def __init__(self, model: InternVLSa2VA, packer: Packer, seed: int) -> None:
-        self.model, self.packer, self.rng = model, packer, random.Random(seed)
+    def __init__(self, model: InternVLSa2VA, packer: Packer, seed: int, eyes: str) -> None:
+        """`eyes`: the stage that InternViT comes from."""
+        self.model, self.packer, self.rng, self.eyes = model, packer, random.Random(seed), eyes
         self.scores, self.table = Scores(), load_table()
 
     def losses(self, step: int, batch: Batch) -> Losses:
-        if step % 200 == 0:
-            self.table = load_table()
+        if step % 100 == 0:
+            self._refresh()
         assert batch.tiles is not None
         packed = converse(batch, self.packer, self.rng)
         tokens = self.model.mlp1(pixel_shuffle(see(self.model, batch.tiles), CELLS))
@@ -67,7 +76,19 @@ class Step:
         if step % 100 == 99:
             print(self.scores.flush(), flush=True)
         wanted = self.table(words_of(packed, batch.things))
-        return {"language": answered.loss, "prompt": prompt_loss(prompts, wanted)}
+        bare = BARE_WEIGHT * self._without_picture(batch)
+        return {"language": answered.loss, "prompt": prompt_loss(prompts, wanted), "bare": bare}
+
+    def _refresh(self) -> None:
+        self.table = load_table()
+        if stage_exists(self.eyes):
+            self.model.vision_model.load_state_dict(load_part(self.eyes, "vision_model"))
+
+    def _without_picture(self, batch: Batch) -> Tensor:
+        """Language loss of one conversation that has no picture."""
+        items = items_of(batch.things[0].tolist())
+        packed = self.packer.pack([without_picture(items, self.rng, 6)], picture=False)
+        return answer(self.model, self.packer, packed, None).loss
 
 
 def main() -> None:
@@ -75,14 +96,19 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--refine", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     tokenizer = nano_tokenizer.load(NANO_PATH)
-    model = assemble(tokenizer, until="sam")
+    model = assemble(tokenizer, until="joint" if args.refine else "sam")
     stage = LanguageStage(model)
-    trainer = Trainer(Plan("language", args.minutes, lr=1.5e-3, warmup_steps=150), stage)
+    first = Plan("language", args.minutes, lr=1.5e-3, warmup_steps=150)
+    plan = Plan("refine_language", args.minutes, lr=6e-4) if args.refine else first
+    trainer = Trainer(plan, stage)
     batches = iter(ScenePool(args.batch, tiles=True))
-    step = Step(model, Packer(tokenizer), seed=trainer.step)
+    step = Step(
+        model, Packer(tokenizer), seed=trainer.step + 5000 * args.refine, eyes="refine_vit" if args.refine else "vit"
+    )
     trainer.run(lambda number: step.losses(number, next(batches)))
 
 
