@@ -4,6 +4,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -92,6 +93,18 @@ def test_every_event_is_sent_when_it_happens(served: tuple[FakePredictor, str]) 
         assert first.at - model.told_at[-1] < 0.5
         model.rest.set()
         assert [event.name for event in events][-2:] == ["segment", "done"]
+
+
+def test_many_streams_at_once_are_each_their_own(served: tuple[FakePredictor, str]) -> None:
+    _, url = served
+
+    def text_of(prompt: str) -> str:
+        with streaming(url, {**GOOD, "prompt": prompt}) as events:
+            return "".join(event.data["text"] for event in events if event.name == "token")
+
+    prompts = [f"question {number}" for number in range(48)]
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(text_of, prompts)) == [f"You asked: {prompt}" for prompt in prompts]
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["before the first word", "amid the answer"])

@@ -74,3 +74,22 @@ def test_openais_answer_is_cut_where_it_is_told(url: str) -> None:
     assert answer.usage.completion_tokens == 3
     assert REPLY.startswith(answer.choices[0].message.content)
     assert answer.choices[0].message.segments == []
+
+
+def test_a_chat_without_a_picture(url: str) -> None:
+    messages = [{"role": "user", "content": "Segment both."}]
+    answer = httpx.post(f"{url}/v1/chat/completions", json={"messages": messages}, timeout=60).json()
+    assert answer["choices"][0]["message"]["content"] == REPLY
+    assert answer["choices"][0]["message"]["segments"] == []
+    assert answer["usage"]["prompt_tokens_details"] == {"image_tokens": 0}
+
+
+def test_openais_conversation_is_processs(url: str) -> None:
+    turns = [{"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "<p> A disc </p> [SEG]."}]
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PICTURE}"}}
+    messages = [*turns, {"role": "user", "content": [picture, {"type": "text", "text": BODY["prompt"]}]}]
+    chatted = httpx.post(f"{url}/v1/chat/completions", json={"messages": messages, "max_tiles": 1}, timeout=60).json()
+    processed = httpx.post(f"{url}/process", json={**BODY, "history": turns}, timeout=60).json()
+    assert chatted["usage"]["prompt_tokens"] == processed["usage"]["prompt_tokens"]
+    assert chatted["choices"][0]["message"]["segments"] == processed["segments"]
+    assert processed["segments"]
