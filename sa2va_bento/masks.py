@@ -24,7 +24,12 @@ Mask = NDArray[np.bool_]
 Points = NDArray[np.float64]
 
 POLYGON_TOLERANCE = 1.0
-"""Pixels by which a simplified outline may leave the outline of the mask."""
+"""Pixels by which a simplified outline may leave the outline of the mask, at most."""
+
+POLYGON_LOSS = 0.015
+"""Share of a part's area by which simplifying it may change it: thin and small parts are simplified less.
+
+No outline passes a pixel's centre within 0.35 pixels: one that leaves it by less loses nothing at all."""
 
 
 def low_res_to_mask(
@@ -106,7 +111,7 @@ class Polygon:
 
 
 def encode_polygons(mask: Mask, tolerance: float = POLYGON_TOLERANCE) -> list[Polygon]:
-    """Outlines of a mask (H, W), holes told apart, simplified to within `tolerance` pixels."""
+    """Outlines of a mask (H, W), holes told apart, simplified to within `tolerance` pixels and `POLYGON_LOSS`."""
     x, y, width, height = bounding_box(mask)
     if not width:
         return []
@@ -119,16 +124,32 @@ def encode_polygons(mask: Mask, tolerance: float = POLYGON_TOLERANCE) -> list[Po
 
 def _polygon(points: Points, cuts: NDArray[np.integer], tolerance: float) -> Polygon:
     rings = [points[start:stop] for start, stop in pairwise(cuts)]
-    exterior, *holes = (_simplify_ring(ring, tolerance) for ring in rings)
-    return Polygon(exterior, tuple(hole for hole in holes if len(hole) >= 3))
+    budget = POLYGON_LOSS * (2 * _ring_area(rings[0]) - sum(map(_ring_area, rings)))  # holes taken off
+    kept: list[NDArray[np.integer]] = []
+    for share in (1.0, 0.7, 0.5, 0.35):
+        kept = [_simplify_ring(ring, share * tolerance) for ring in rings]
+        if sum(map(_area_between, rings, kept)) <= budget:
+            break
+    exterior, *holes = (ring[places[:-1]] for ring, places in zip(rings, kept, strict=True))
+    return Polygon(exterior, tuple(holes))
 
 
-def _simplify_ring(ring: Points, tolerance: float) -> Points:
-    """Douglas-Peucker on a closed ring (N, 2) whose last point repeats the first; the repeat is dropped."""
+def _ring_area(ring: Points) -> float:
+    """Area within a closed ring (N, 2), in pixels."""
+    (x0, y0), (x1, y1) = ring[:-1].T, ring[1:].T
+    return abs(float(np.sum(x0 * y1 - x1 * y0))) / 2
+
+
+def _simplify_ring(ring: Points, tolerance: float) -> NDArray[np.integer]:
+    """Douglas-Peucker on a closed ring (N, 2) whose last point repeats the first: places of the points that stay.
+
+    The first and the last are among them; with fewer than three corners between them the whole ring stays.
+    """
     farthest = int(np.argmax(np.hypot(*(ring - ring[0]).T)))
+    last = len(ring) - 1
     keep = np.zeros(len(ring), bool)
-    keep[[0, farthest]] = True
-    spans = [(0, farthest), (farthest, len(ring) - 1)]
+    keep[[0, farthest, last]] = True
+    spans = [(0, farthest), (farthest, last)]
     while spans:
         start, stop = spans.pop()
         if stop - start < 2:
@@ -138,13 +159,20 @@ def _simplify_ring(ring: Points, tolerance: float) -> Points:
         if distances[worst] > tolerance:
             keep[start + 1 + worst] = True
             spans += [(start, start + 1 + worst), (start + 1 + worst, stop)]
-    kept = ring[keep]
-    return kept if len(kept) >= 3 else ring[:-1]
+    kept = np.flatnonzero(keep)
+    return kept if len(kept) > 3 else np.arange(len(ring))
+
+
+def _area_between(ring: Points, kept: NDArray[np.integer]) -> float:
+    """Area in pixels between a closed ring (N, 2) and its simplified one."""
+    span = np.repeat(np.arange(len(kept) - 1), np.diff(kept))
+    distances = _distances(ring[:-1], ring[kept[:-1]][span], ring[kept[1:]][span])
+    return float(distances @ np.hypot(*np.diff(ring, axis=0).T))
 
 
 def _distances(points: Points, start: Points, stop: Points) -> NDArray[np.float64]:
-    """Distances of points (N, 2) from the segment between two points."""
+    """Distances of points (N, 2) from the segment between two points, or from a segment each."""
     along = stop - start
-    length = float(along @ along)
-    share = np.clip((points - start) @ along / length, 0, 1) if length else np.zeros(len(points))
+    length = np.sum(along**2, axis=-1)
+    share = np.clip(np.sum((points - start) * along, axis=-1) / np.where(length > 0, length, 1), 0, 1)
     return np.hypot(*(points - start - share[:, None] * along).T)
