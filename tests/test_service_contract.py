@@ -219,6 +219,15 @@ def test_two_files_are_one_too_many(client: TestClient) -> None:
     assert "too many files" in response.json()["error"]
 
 
+@pytest.mark.parametrize("text", [PICTURE, ""])
+def test_a_file_and_a_text_are_one_picture_too_many(client: TestClient, text: str) -> None:
+    for order in (1, -1):
+        parts = [("image", ("a.png", encode(quarters()))), ("base64Image", (None, text)), ("prompt", (None, "hi"))]
+        response = client.post("/process", files=parts[::order])
+        assert response.status_code == 400
+        assert "one picture" in response.json()["error"]
+
+
 @pytest.mark.parametrize("given", ["", "has blanks", "x" * 200, "a\tb", "<script>"])
 def test_unclean_request_ids_are_replaced(client: TestClient, given: str) -> None:
     response = client.post("/process", json=GOOD, headers={"X-Request-ID": given})

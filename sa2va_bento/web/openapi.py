@@ -134,9 +134,15 @@ def _form(request: Json) -> Json:
         "title": "ProcessForm",
         "description": "The fields of a JSON request, the picture as a file; lists are JSON.",
         "required": ["prompt"],
-        "properties": {"image": _PICTURE, **request["properties"]},
-        "anyOf": [{"required": ["image"]}, {"required": ["base64Image"]}],
+        "properties": {"image": _PICTURE, **{name: _in_form(field) for name, field in request["properties"].items()}},
+        "oneOf": [{"required": ["image"]}, {"required": ["base64Image"]}],
     }
+
+
+def _in_form(field: Json) -> Json:
+    """A field whose null may be written out, as a form can't carry another."""
+    kinds = [{"enum": [None, "null"]} if kind == {"type": "null"} else kind for kind in field.get("anyOf", [])]
+    return {**field, "anyOf": kinds} if kinds else field
 
 
 def _paths() -> Json:

@@ -141,10 +141,13 @@ async def _read_form(request: Request, limit: int) -> dict[str, object]:
         async with request.form(max_files=1, max_fields=64, max_part_size=limit) as form:
             fields: dict[str, object] = {}
             for name, value in form.multi_items():
+                target = "base64Image" if name == UPLOAD else name
+                if target == "base64Image" and target in fields:
+                    raise BadRequestError(f"the form must hold one picture, as {UPLOAD} or as base64Image")
                 if isinstance(value, str):
                     fields[name] = value if name in _PLAIN_FIELDS else _json_or_text(value)
-                elif name in (UPLOAD, "base64Image"):
-                    fields["base64Image"] = base64.b64encode(await value.read()).decode("ascii")
+                elif target == "base64Image":
+                    fields[target] = base64.b64encode(await value.read()).decode("ascii")
                 else:
                     raise BadRequestError(f"the file of the form must be named {UPLOAD}")
             return fields

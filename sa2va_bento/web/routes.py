@@ -37,6 +37,9 @@ def build_app(runtime: Runtime) -> Starlette:
     async def health(_: Request) -> Response:
         return answer_health(runtime)
 
+    async def health_otherwise(_: Request) -> Response:
+        return Response(status_code=405, headers={"Allow": "GET, HEAD, POST"})  # POST is BentoML's route
+
     async def docs(_: Request) -> Response:
         return JSONResponse(build_document(keys=bool(runtime.settings.keys)))
 
@@ -47,6 +50,7 @@ def build_app(runtime: Runtime) -> Starlette:
         routes=[
             Route("/", guarded(welcome)),
             Route("/health", guarded(health)),
+            Route("/health", guarded(health_otherwise), methods=["DELETE", "OPTIONS", "PATCH", "PUT"]),
             Route("/docs.json", guarded(docs)),
             Route("/process_stream", guarded(stream), methods=["POST"]),
             *openai_routes(runtime),
