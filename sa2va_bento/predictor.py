@@ -22,9 +22,9 @@ from sa2va_bento.model.memory import estimate, refuse_if_too_large
 from sa2va_bento.model.tokenizer import PromptTokenizer
 from sa2va_bento.pipeline import Pipeline, Prepared
 from sa2va_bento.prompt import IMAGE_CONTEXT
-from sa2va_bento.result import Prediction, PredictRequest, Segment
+from sa2va_bento.result import Prediction, PredictRequest, Segment, SegmentReady, StreamEvent, TextDelta
 from sa2va_bento.settings import Settings
-from sa2va_bento.streaming import SegmentReady, Strand, StreamEvent, TextDelta
+from sa2va_bento.streaming import Strand
 from sa2va_bento.workload import limits_of, workload_of
 
 logger = logging.getLogger(__name__)

@@ -91,3 +91,22 @@ class Prediction:
     finish_reason: FinishReason
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """Text that continues `Prediction.result`; all deltas together are the result."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class SegmentReady:
+    """One of the answer's segments, `index` counting from 0."""
+
+    index: int
+    segment: Segment
+
+
+StreamEvent = TextDelta | SegmentReady
+"""What can be told of an answer while it is made."""

@@ -106,8 +106,10 @@ class Settings(BaseSettings):
 
     @property
     def model_name(self) -> str:
-        """How the model is called in answers."""
-        return self.model_path or "sa2va-nano"
+        """How the model is called in answers: its Hub id, or the name of its folder."""
+        if self.model_path is None:
+            return "sa2va-nano"
+        return Path(self.model_path).name if Path(self.model_path).is_dir() else self.model_path
 
     @property
     def max_body_bytes(self) -> int:

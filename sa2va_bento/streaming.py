@@ -4,28 +4,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 
 from sa2va_bento.model.tokenizer import PromptTokenizer
-from sa2va_bento.result import Segment
-
-
-@dataclass(frozen=True)
-class TextDelta:
-    """Text that continues `Prediction.result`; all deltas together are the result."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class SegmentReady:
-    """One of the answer's segments, `index` counting from 0."""
-
-    index: int
-    segment: Segment
-
-
-StreamEvent = TextDelta | SegmentReady
 
 
 class ReplyText:

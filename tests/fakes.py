@@ -9,8 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 
 from sa2va_bento.errors import OverloadedError
-from sa2va_bento.result import Prediction, PredictRequest, Segment, Usage
-from sa2va_bento.streaming import SegmentReady, StreamEvent, TextDelta
+from sa2va_bento.result import Prediction, PredictRequest, Segment, SegmentReady, StreamEvent, TextDelta, Usage
 
 
 class FakePredictor:

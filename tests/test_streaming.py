@@ -9,9 +9,9 @@ import pytest
 
 from sa2va_bento.model.tokenizer import PromptTokenizer
 from sa2va_bento.predictor import Predictor
-from sa2va_bento.result import PredictRequest
+from sa2va_bento.result import PredictRequest, SegmentReady, StreamEvent, TextDelta
 from sa2va_bento.settings import Settings
-from sa2va_bento.streaming import ReplyText, SegmentReady, Strand, StreamEvent, TextDelta
+from sa2va_bento.streaming import ReplyText, Strand
 from tests.parity.goldens import GOLDEN, module, write_scripted_checkpoint
 
 REPLY = "<p> red disc </p> [SEG] and <p> blue bar </p> [SEG]."

@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator
 from starlette.requests import Request
 
 from sa2va_bento import __version__
-from sa2va_bento.result import Prediction, Usage
-from sa2va_bento.streaming import SegmentReady, TextDelta
+from sa2va_bento.result import Prediction, SegmentReady, TextDelta, Usage
 from sa2va_bento.web.conversion import to_segments
 from sa2va_bento.web.openai_request import Chat
 from sa2va_bento.web.openai_schemas import AnswerMessage, ChatCompletion, ChatUsage, Choice, PromptDetails

@@ -68,7 +68,7 @@ def answer_health(runtime: Runtime) -> Response:
     running = HealthResponse(
         uptime=str(runtime.uptime),
         started_at=runtime.started_at.isoformat(),
-        model_path=runtime.settings.model_name,
+        model_path=runtime.settings.model_path or runtime.settings.model_name,
         endpoints=ENDPOINTS,
         family=model.info.get("family", ""),
         device=model.info.get("device", ""),

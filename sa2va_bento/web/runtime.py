@@ -11,9 +11,8 @@ from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
 from sa2va_bento.errors import NotReadyError, StartupError
-from sa2va_bento.result import Prediction, PredictRequest
+from sa2va_bento.result import Prediction, PredictRequest, StreamEvent
 from sa2va_bento.settings import Settings
-from sa2va_bento.streaming import StreamEvent
 from sa2va_bento.web import startup
 
 logger = logging.getLogger(__name__)

@@ -11,9 +11,8 @@ from collections.abc import AsyncIterator
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sa2va_bento.result import Prediction
+from sa2va_bento.result import Prediction, SegmentReady, TextDelta
 from sa2va_bento.schemas import SegmentOut
-from sa2va_bento.streaming import SegmentReady, TextDelta
 from sa2va_bento.web.conversion import to_segment
 from sa2va_bento.web.deadline import Deadline
 from sa2va_bento.web.process import Asked, read_fields

@@ -5,8 +5,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Future
 from contextlib import suppress
 
-from sa2va_bento.result import Prediction, PredictRequest
-from sa2va_bento.streaming import StreamEvent
+from sa2va_bento.result import Prediction, PredictRequest, StreamEvent
 from sa2va_bento.web.deadline import Deadline
 from sa2va_bento.web.runtime import Model
 
