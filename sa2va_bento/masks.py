@@ -31,6 +31,9 @@ POLYGON_LOSS = 0.015
 
 No outline passes a pixel's centre within 0.35 pixels: one that leaves it by less loses nothing at all."""
 
+_SPECK = 24
+"""Points of a part that is not worth simplifying; masks of noise have thousands of these."""
+
 
 def low_res_to_mask(
     logits: "torch.Tensor | NDArray[np.floating]",
@@ -124,6 +127,8 @@ def encode_polygons(mask: Mask, tolerance: float = POLYGON_TOLERANCE) -> list[Po
 
 def _polygon(points: Points, cuts: NDArray[np.integer], tolerance: float) -> Polygon:
     rings = [points[start:stop] for start, stop in pairwise(cuts)]
+    if len(points) <= _SPECK:
+        return Polygon(rings[0][:-1], tuple(ring[:-1] for ring in rings[1:]))
     budget = POLYGON_LOSS * (2 * _ring_area(rings[0]) - sum(map(_ring_area, rings)))  # holes taken off
     kept: list[NDArray[np.integer]] = []
     for share in (1.0, 0.7, 0.5, 0.35):

@@ -181,3 +181,10 @@ def test_a_form_may_ask_for_it(client: TestClient, model: FakePredictor) -> None
     fields = {"base64Image": (None, PICTURE), "prompt": (None, "hello"), "include_overlay": (None, "true")}
     answer = client.post("/process", files=fields).json()
     assert read(answer["overlay"]).size == (288, 192)  # nothing segmented: the picture alone
+
+
+def test_a_segment_shows_on_a_thing_of_its_own_colour() -> None:
+    image = Image.new("RGB", (300, 300), legend.color_of(0))
+    pixels = np.asarray(draw_overlay(image, [segment(box_mask((300, 300), (100, 100, 200, 200)))])).astype(int)
+    around = np.abs(pixels[90:110, 150] - legend.color_of(0)).max(axis=1)
+    assert around.max() > 60
