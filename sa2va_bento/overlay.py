@@ -27,7 +27,7 @@ Size = tuple[int, int]
 
 _FILL_LEVELS = [round(level * FILL) for level in range(256)]
 _RING_LEVELS = [max(0, min(255, round(4 * (255 - abs(2 * level - 255)) - 320))) for level in range(256)]
-_HALO_LEVELS = [round(0.8 * level) for level in _RING_LEVELS]
+_HALO_LEVELS = [round(0.9 * level) for level in _RING_LEVELS]
 _LIGHT: Color = (255, 255, 255)
 _RING_SEEN = 128
 """A mask whose blurred levels stay below this is thinner than its outline: it is drawn solid."""
@@ -95,7 +95,7 @@ class _Piece:
 
     def outline(self, canvas: Image.Image) -> None:
         """A line in the segment's colour on a wider light one, which shows where the picture has that colour too."""
-        halo = self._mask.filter(ImageFilter.GaussianBlur(1.8 * self._line))
+        halo = self._mask.filter(ImageFilter.GaussianBlur(2.4 * self._line))
         canvas.paste(_LIGHT, self._corner, halo.point(_HALO_LEVELS))
         blurred = self._mask.filter(ImageFilter.GaussianBlur(self._line))
         ring = blurred.point(_RING_LEVELS)
@@ -120,7 +120,7 @@ def _piece(number: int, segment: Segment, size: Size) -> _Piece | None:
         return None
     text = text_size(size)
     line = max(1.0, text / 14)
-    margin = math.ceil(5 * line)
+    margin = math.ceil(7 * line)
     mask, (left, top) = _scaled(segment.mask, (x, y, x + width, y + height), size)
     padded = Image.new("L", (mask.width + 2 * margin, mask.height + 2 * margin))
     padded.paste(mask, (margin, margin))
