@@ -1,4 +1,4 @@
-"""A host of pictures, good ones and bad ones, on a free port of this machine."""
+"""A host of pictures, good ones and bad ones, on a free port of this machine; and what fetching from it gives."""
 
 import http.server
 import ssl
@@ -6,9 +6,16 @@ import threading
 import time
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
+
+from sa2va_bento.errors import BadRequestError
+from sa2va_bento.settings import Settings
+from sa2va_bento.web.fetch import FetchPolicy, fetch
 from tests.pictures import encode, quarters
 
 PNG = encode(quarters())
+LIMIT = 100_000
+"""Most bytes of a picture under `policy`."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -84,6 +91,7 @@ class PictureHost:
     def __init__(self, tls: ssl.SSLContext | None) -> None:
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        self._server.handle_error = lambda *_: None  # clients that hang up, as they should here
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
@@ -96,3 +104,17 @@ class PictureHost:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+
+def policy(*hosts: str, private: bool = True, timeout_s: float = 5) -> FetchPolicy:
+    """What may be fetched from these hosts."""
+    settings = Settings(image_url_hosts=",".join(hosts), image_url_private=private, image_url_timeout_s=timeout_s)
+    return FetchPolicy(FetchPolicy.of(settings).hosts, LIMIT, timeout_s, private)
+
+
+def refused(url: str, allowed: FetchPolicy) -> str:
+    """Why a URL is not fetched."""
+    with pytest.raises(BadRequestError) as caught:
+        fetch(url, allowed)
+    assert caught.value.message.startswith("base64Image: the URL ")
+    return caught.value.message
