@@ -85,13 +85,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Says nothing."""
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Says nothing of clients that hang up, as they should here."""
+
+
 class PictureHost:
     """A server with `Handler` on a free port, with TLS if given a context."""
 
     def __init__(self, tls: ssl.SSLContext | None) -> None:
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self._server.handle_error = lambda *_: None  # clients that hang up, as they should here
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
