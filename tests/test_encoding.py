@@ -195,6 +195,15 @@ def test_event_streams_are_not_compressed() -> None:
     assert (b"content-encoding", b"gzip") not in sent[0]["headers"]
 
 
+def test_a_stream_of_the_service_is_not_compressed_but_its_request_may_be(client: TestClient) -> None:
+    headers = {"Accept-Encoding": "gzip", "Content-Encoding": "gzip", "Content-Type": "application/json"}
+    long = gzip.compress(json.dumps({**GOOD, "prompt": "x" * 2000}).encode())
+    response = client.post("/process_stream", content=long, headers=headers)
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert "content-encoding" not in response.headers
+    assert "event: done" in response.text
+
+
 def test_inflating_leaves_others_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     pause_s = 0.02
     inflate = encoding.Inflater._inflate

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 from typing import Any
 
 import numpy as np
@@ -188,3 +189,9 @@ def test_a_segment_shows_on_a_thing_of_its_own_colour() -> None:
     pixels = np.asarray(draw_overlay(image, [segment(box_mask((300, 300), (100, 100, 200, 200)))])).astype(int)
     around = np.abs(pixels[90:110, 150] - legend.color_of(0)).max(axis=1)
     assert around.max() > 60
+
+
+def test_a_stream_ends_with_it(client: TestClient) -> None:
+    events = client.post("/process_stream", json={**GOOD, "include_overlay": True}).text.split("\n\n")
+    (done,) = (event for event in events if event.startswith("event: done"))
+    assert read(json.loads(done.partition("data: ")[2])["overlay"]).width == 288
