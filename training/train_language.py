@@ -24,7 +24,6 @@ from training.prompts import PromptTable
 from training.sequences import Packer
 from training.tasks import without_picture
 
-
 BARE_WEIGHT = 0.1
 
 
