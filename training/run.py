@@ -1,25 +1,44 @@
 """Makes the nano model from nothing: every stage in order, each resumed where it stopped, then export.
 
-    python -m training.run            # about two and a half hours on two CPU cores
+    python -m training.run              # about two hours on two CPU cores
     python -m training.run --scale 0.1  # a quick pass over everything, to see that it works
 
-The two pretrainings do not depend on each other and run side by side, one thread each.
+Stages that stand on one line below run side by side, one thread each.
 """
 
 import argparse
 import subprocess
 import sys
-
-MINUTES = {"pretrain_vit": 28.0, "pretrain_sam": 38.0, "train_language": 20.0, "train_joint": 45.0}
-ABREAST = ("pretrain_vit", "pretrain_sam")
+from dataclasses import dataclass
 
 
-def command(module: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", f"training.{module}", *arguments]
+@dataclass(frozen=True)
+class Stage:
+    """A module of this package with its minutes of training and its flags."""
+
+    module: str
+    minutes: float
+    flags: tuple[str, ...] = ()
+
+    def command(self, scale: float, threads: int) -> list[str]:
+        numbers = ("--minutes", str(self.minutes * scale), "--threads", str(threads))
+        return [sys.executable, "-m", f"training.{self.module}", *self.flags, *numbers]
 
 
-def stage(module: str, scale: float, threads: int) -> list[str]:
-    return command(module, "--minutes", str(MINUTES[module] * scale), "--threads", str(threads))
+STAGES = (
+    (Stage("pretrain_vit", 34), Stage("pretrain_sam", 45)),
+    (Stage("train_language", 17),),
+    (Stage("train_joint", 16),),
+    (Stage("pretrain_vit", 30, ("--refine",)), Stage("train_language", 34, ("--refine",))),
+)
+
+
+def run_abreast(stages: tuple[Stage, ...], scale: float) -> None:
+    """Starts the stages together and waits for all; one that fails ends everything."""
+    threads = 2 // len(stages)
+    running = [subprocess.Popen(stage.command(scale, threads)) for stage in stages]
+    if max(process.wait() for process in running):
+        sys.exit(f"failed: one of {', '.join(stage.module for stage in stages)}")
 
 
 def main() -> None:
@@ -27,13 +46,11 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="share of each stage's minutes")
     parser.add_argument("--out", help="folder of the checkpoint; default sa2va_bento/nano")
     args = parser.parse_args()
-    subprocess.run(command("pool"), check=True)
-    running = [subprocess.Popen(stage(module, args.scale, 1)) for module in ABREAST]
-    if max(process.wait() for process in running):
-        sys.exit("a pretraining failed")
-    for module in ("train_language", "train_joint"):
-        subprocess.run(stage(module, args.scale, 2), check=True)
-    subprocess.run(command("export", *(["--out", args.out] if args.out else [])), check=True)
+    subprocess.run([sys.executable, "-m", "training.pool"], check=True)
+    for stages in STAGES:
+        run_abreast(stages, args.scale)
+    out = ["--out", args.out] if args.out else []
+    subprocess.run([sys.executable, "-m", "training.export", *out], check=True)
 
 
 if __name__ == "__main__":

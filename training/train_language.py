@@ -1,8 +1,8 @@
 """Stage `language`: the language model learns to answer about what a frozen InternViT sees, and `[SEG]` learns to land
 on the stand-in prompts that SAM2's mask decoder obeys.
 
-With `--refine`, stage `refine_language`: it goes on from the joint stage while the stage `refine_vit` runs beside it, and
-takes over that stage's InternViT now and then.
+With `--refine`, stage `refine_language`: it goes on from the joint stage while `refine_vit` runs beside it, and takes
+over that stage's InternViT now and then.
 """
 
 import argparse
