@@ -292,19 +292,19 @@ def chat(items: Items, rng: random.Random) -> Turn | None:
 
 # ------------------------------------------------------------------------------------------------ the mix
 MIX: tuple[tuple[Writer, float], ...] = (
-    (refer, 2.0),
+    (refer, 1.8),
     (refer_briefly, 1.0),
     (absent, 1.6),
     (absent_briefly, 0.5),
-    (segment_all, 0.5),
+    (segment_all, 0.6),
     (ask_color, 1.3),
     (ask_shape, 1.3),
     (ask_missing, 0.4),
-    (ask_count, 5.5),
+    (ask_count, 5.0),
     (ask_there, 0.6),
     (ask_whether, 0.4),
-    (describe, 0.2),
-    (describe_grounded, 0.3),
+    (describe, 0.5),
+    (describe_grounded, 0.5),
     (chat, 0.2),
 )
 
