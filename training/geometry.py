@@ -110,16 +110,17 @@ def build_model(config: Sa2VAConfig, seed: int = 0) -> InternVLSa2VA:
         if name.endswith(("position_embeddings", "pos_embed", "pos_embed_window", "cls_token", "no_memory_embedding")):
             nn.init.normal_(parameter, std=0.02)
     with torch.no_grad():
-        model.vision_model.embeddings.position_embeddings[0, 1:] = _waves(TILE_SIZE // PATCH, VIT_WIDTH)
-        for layer in model.vision_model.encoder.layer:
+        vision: Any = model.vision_model
+        vision.embeddings.position_embeddings[0, 1:] = _waves(TILE_SIZE // PATCH, VIT_WIDTH)
+        for layer in vision.encoder.layer:
             _attend_to_alike(layer.attention, VIT_HEADS)
     return model
 
 
-def _attend_to_alike(attention: nn.Module, heads: int) -> None:
+def _attend_to_alike(attention: Any, heads: int) -> None:
     """Mimetic initialisation (Trockman and Kolter, 2023): queries meet keys that are alike in content and place, and
     values pass through with their sign turned, as in trained transformers. A small ViT then sees outlines sooner."""
-    width = attention.q_proj.weight.shape[0]
+    width: int = attention.q_proj.weight.shape[0]
     depth = width // heads
     for head in range(heads):
         rows = slice(head * depth, (head + 1) * depth)
