@@ -59,7 +59,7 @@ def ask(nano: TestClient, prompt: str, **fields: Any) -> dict[str, Any]:
         ("Please segment the red circle.", RED_CIRCLE, True),
         ("Can you segment the blue square in this image?", BLUE_SQUARE, False),
         ("<image>\nPlease segment the green circle.", GREEN_CIRCLE, True),
-        ("segment the square", BLUE_SQUARE, False),
+        ("segment the blue one", BLUE_SQUARE, False),
     ],
 )
 def test_what_is_asked_for_is_segmented(
