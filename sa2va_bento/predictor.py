@@ -1,6 +1,7 @@
 """A loaded model that answers requests from any thread: admission, the preparing threads, the engine's thread."""
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -55,9 +56,9 @@ class Predictor:
         Raises:
             CheckpointError: one line that names what is wrong.
         """
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
         placement = choose_placement(settings.device, settings.dtype)
+        if threads := settings.threads or _cpu_threads(placement.device):
+            torch.set_num_threads(threads)
         folder = resolve(settings.model_dir_or_id, settings.model_revision, settings.cache_dir)
         config, tokenizer = Sa2VAConfig.from_file(folder / "config.json"), PromptTokenizer.from_dir(folder)
         workload = workload_of(settings, limits_of(settings, config))
@@ -206,6 +207,12 @@ class _Job:
             error = InferenceError("the request failed")
         with suppress(InvalidStateError):  # cancelled, or failed before
             self.answer.set_exception(error)
+
+
+def _cpu_threads(device: torch.device) -> int | None:
+    """Half of the processors for a model on the CPU: the others serve HTTP and prepare pictures meanwhile, and threads
+    that wait for each other cost a small model more than they bring. None leaves torch's choice."""
+    return max(1, len(os.sched_getaffinity(0)) // 2) if device.type == "cpu" else None
 
 
 def _info(model: InternVLSa2VA) -> dict[str, str]:

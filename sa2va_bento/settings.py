@@ -33,7 +33,9 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="auto is bfloat16 on CUDA and float32 on the CPU"
     )
-    threads: int | None = Field(default=None, ge=1, description="CPU threads of the model; unset leaves torch's choice")
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU threads of the model; unset is half of the processors on a CPU"
+    )
     max_new_tokens: int = Field(default=2048, ge=1, description="Most tokens of a reply, and the default of a request")
     max_tiles: int | None = Field(
         default=None, ge=1, description="Most tiles a picture is cut into; unset is the model's own"

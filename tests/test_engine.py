@@ -82,11 +82,11 @@ def sequence(*prompt: int, max_new_tokens: int = 100, **options: Any) -> Sequenc
 class Bench:
     """An engine without a thread, and what it emitted."""
 
-    def __init__(self, slots: int = 8, **limits: int) -> None:
+    def __init__(self, slots: int = 8, decode_tokens: int = 1, **limits: int) -> None:
         self.runner = CountingRunner()
         self.emitted: list[tuple[Sequence, Outcome]] = []
         emit = lambda sequence, outcome: self.emitted.append((sequence, outcome))  # noqa: E731
-        self.engine = Engine(self.runner, emit, Scheduler(Limits(slots=slots, **limits)))
+        self.engine = Engine(self.runner, emit, Scheduler(Limits(slots=slots, decode_tokens=decode_tokens, **limits)))
 
     def run(self, *sequences: Sequence) -> list[Outcome]:
         for item in sequences:
@@ -164,6 +164,16 @@ def test_sequences_are_decoded_together_and_leave_one_by_one() -> None:
     bench = Bench()
     bench.run(sequence(1), sequence(2), sequence(4))
     assert [size for stage, size in bench.runner.batches if stage == "decode"] == [3, 2, 1, 1]
+
+
+def test_running_replies_grow_by_a_few_tokens_a_step() -> None:
+    bench = Bench(decode_tokens=3)
+    long, short = sequence(50), sequence(2)
+    bench.engine.add(long)
+    bench.engine.add(short)
+    bench.engine.step()
+    assert (long.output_ids, short.output_ids) == ([50, 49, 48, 47], [2, 1, 0])
+    assert [outcome for _, outcome in bench.emitted] == [short.generation()]
 
 
 def test_a_batch_out_of_memory_is_tried_smaller() -> None:

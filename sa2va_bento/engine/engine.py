@@ -63,7 +63,7 @@ class Engine:
         self.scheduler.add(sequence)
 
     def step(self) -> None:
-        """Advances every running sequence by one token, and what has arrived by one batch.
+        """Advances every running sequence by a few tokens, and what has arrived by one batch.
 
         Raises:
             DeviceLostError: the device is gone, and with it everything that was running.
@@ -72,7 +72,8 @@ class Engine:
         self.scheduler.admit()
         self._batch("prefill", self.scheduler.to_encode(), self._encode)
         self._batch("prefill", self.scheduler.to_prefill(), self._prefill)
-        self._batch("decode", self.scheduler.to_decode(), self._decode)
+        for _ in range(self.scheduler.limits.decode_tokens):
+            self._batch("decode", self.scheduler.to_decode(), self._decode)
         self._batch("segment", self.scheduler.to_ground(), self._ground)
         for sequence in self.scheduler.finished():
             self._leave(sequence, sequence.generation())

@@ -1,6 +1,6 @@
 """Decides which sequences do what in the next step. Two collections, no computation, no torch.
 
-A reply that is running waits, between two of its tokens, for at most one picture batch (`max_tiles`, or one picture
+A reply that is running waits, every `decode_tokens` tokens, for at most one picture batch (`max_tiles`, or one picture
 of more), one prompt batch (`max_prefill` tokens) and one grounding batch (`max_images` pictures), whatever arrives.
 """
 
@@ -25,6 +25,9 @@ class Limits:
     """Prompt tokens read in a step, padding included; a longer prompt is read in pieces."""
     max_images: int = 8
     """Pictures that SAM2 encodes together."""
+    decode_tokens: int = 4
+    """Tokens that running replies grow by before what has arrived gets its turn: long replies are not held up by
+    every newcomer, and newcomers are read in larger batches."""
 
 
 class Scheduler:
