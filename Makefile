@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 export BENTOML_DO_NOT_TRACK = True
 
-.PHONY: install dev serve test test-gpu test-slow lint types check evaluate-nano train-nano bento clean
+.PHONY: install dev serve test test-gpu test-slow lint types check bench evaluate-nano train-nano bento clean
 
 # torch is asked for by its exact pin before anything that could pull another build of it.
 $(VENV)/.torch:
@@ -45,6 +45,10 @@ types: dev
 	$(BIN)/pyright
 
 check: test lint types
+
+bench: dev
+	$(BIN)/python -m benchmarks.compare
+	$(BIN)/python -m benchmarks.stages
 
 evaluate-nano: dev
 	$(BIN)/python -m training.evaluate

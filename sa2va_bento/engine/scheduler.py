@@ -25,7 +25,7 @@ class Limits:
     """Prompt tokens read in a step, padding included; a longer prompt is read in pieces."""
     max_images: int = 8
     """Pictures that SAM2 encodes together."""
-    decode_tokens: int = 4
+    decode_tokens: int = 8
     """Tokens that running replies grow by before what has arrived gets its turn: long replies are not held up by
     every newcomer, and newcomers are read in larger batches."""
 
