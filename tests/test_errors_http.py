@@ -32,7 +32,7 @@ def check_error(response: Any, status: int, fragment: str) -> None:
     assert isinstance(answer["error"], str)
     assert fragment.lower() in answer["error"].lower()
     assert answer["request_id"] == response.headers["x-request-id"]
-    assert not any(leak in response.text for leak in ("Traceback", ".py", "site-packages", "/work", "object at 0x"))
+    assert not any(leak in response.text for leak in ("Traceback", ".py", "site-packages", "/srv", "object at 0x"))
 
 
 def check_still_works(client: TestClient) -> None:
@@ -174,7 +174,7 @@ def test_wrong_routes(client: TestClient, method: str, path: str, status: int) -
     check_error(client.request(method, path), status, "endpoint")
 
 
-@pytest.mark.parametrize("failure", [RuntimeError("secret at /work/x.py"), ValueError(), KeyError("k")])
+@pytest.mark.parametrize("failure", [RuntimeError("secret at /srv/x.py"), ValueError(), KeyError("k")])
 def test_a_failing_model_answers_500_without_its_insides(
     client: TestClient, model: FakePredictor, failure: Exception
 ) -> None:

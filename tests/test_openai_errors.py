@@ -129,7 +129,7 @@ def test_what_is_over_a_limit(chat: Any, messages: list[Any]) -> None:
 
 @pytest.mark.parametrize(
     ("failure", "status"),
-    [(PayloadTooLargeError("too long"), 413), (NotReadyError("gone"), 503), (RuntimeError("/work/x.py"), 500)],
+    [(PayloadTooLargeError("too long"), 413), (NotReadyError("gone"), 503), (RuntimeError("/srv/x.py"), 500)],
 )
 def test_failures_of_the_model(chat: Any, model: FakePredictor, failure: Exception, status: int) -> None:
     model.failure = failure
@@ -140,7 +140,7 @@ def test_failures_of_the_model(chat: Any, model: FakePredictor, failure: Excepti
         model.failure = None
     assert caught.value.status_code == status
     assert isinstance(caught.value, openai.InternalServerError) == (status >= 500)
-    assert "/work" not in str(caught.value)
+    assert "/srv" not in str(caught.value)
 
 
 def test_a_stream_that_fails_raises(chat: Any, model: FakePredictor) -> None:

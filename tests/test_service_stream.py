@@ -150,7 +150,7 @@ def test_past_the_deadline_comes_an_error_and_the_model_is_told() -> None:
     ("failure", "message", "status"),
     [
         (NotReadyError("the engine has stopped"), "the engine has stopped", 503),
-        (RuntimeError("secret at /work/x.py"), "internal error", 500),
+        (RuntimeError("secret at /srv/x.py"), "internal error", 500),
     ],
     ids=["ours", "any other"],
 )
