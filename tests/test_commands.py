@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.gpu import config_of
 from sa2va_bento.__main__ import main
 from sa2va_bento.errors import CheckpointError
 from sa2va_bento.model.config import Sa2VAConfig
@@ -15,36 +16,6 @@ from sa2va_bento.settings import Settings
 from sa2va_bento.zoo import ZOO
 from tests.parity.goldens import write_checkpoint
 
-VIT_300M = {
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_attention_heads": 16,
-    "num_hidden_layers": 24,
-    "image_size": 448,
-    "patch_size": 14,
-    "hidden_act": "gelu",
-    "norm_type": "layer_norm",
-    "layer_norm_eps": 1e-6,
-    "qkv_bias": True,
-    "qk_normalization": False,
-}
-QWEN_05B = {
-    "architectures": ["Qwen2ForCausalLM"],
-    "vocab_size": 151_680,
-    "hidden_size": 896,
-    "intermediate_size": 4864,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 14,
-    "num_key_value_heads": 2,
-    "tie_word_embeddings": False,
-}
-ONE_BILLION = {
-    "architectures": ["Sa2VAChatModel"],
-    "template": "qwen_chat",
-    "vision_config": VIT_300M,
-    "llm_config": QWEN_05B,
-}
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -52,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_sa2va_1b_is_as_large_as_it_is_known_to_be() -> None:
-    config = Sa2VAConfig.from_dict(ONE_BILLION)
+    config = config_of("1b")
     counts = parameter_counts(config)
     assert sum(counts.values()) / 1e9 == pytest.approx(1.16, abs=0.01)
     assert counts["grounding_encoder"] / 1e6 == pytest.approx(224.4, abs=0.1)
@@ -60,7 +31,7 @@ def test_sa2va_1b_is_as_large_as_it_is_known_to_be() -> None:
 
 
 def test_memory_grows_with_what_is_held() -> None:
-    config = Sa2VAConfig.from_dict(ONE_BILLION)
+    config = config_of("1b")
     small = estimate(config, 2, Workload(1, 4096, 512, 13, 1, 0))
     large = estimate(config, 2, Workload(32, 8192, 512, 13, 1, 512 * 2**20))
     assert small.kv_cache == 48 * 2**20
