@@ -55,11 +55,13 @@ class DecodedMasks:
 
 @dataclass(frozen=True)
 class BestMasks:
-    """The proposal with the highest predicted IoU: logits (B, S/4, S/4), iou (B,), object_score logit (B,)."""
+    """The proposal with the highest predicted IoU: logits (B, S/4, S/4), iou (B,), object_score logit (B,), and the
+    mask's token (B, d)."""
 
     logits: Tensor
     iou: Tensor
     object_score: Tensor
+    token: Tensor
 
 
 def encode_image(sam: Sam2VideoModel, pixels: Tensor) -> ImageFeatures:
@@ -74,23 +76,31 @@ def encode_image(sam: Sam2VideoModel, pixels: Tensor) -> ImageFeatures:
 
 
 def decode_proposals(sam: Sam2VideoModel, features: ImageFeatures, prompts: Tensor) -> DecodedMasks:
-    """Three mask proposals for each prompt (B, d) on the features of its image (B rows).
+    """Three mask proposals for each prompt (B, d) on the features of its image (B rows)."""
+    embedding = features.embedding + sam.no_memory_embedding.view(1, -1, 1, 1)
+    return _decode(sam, features, embedding, prompts[:, None, None])
 
-    The sparse prompt is [not a point, not a point, prompt]: upstream adds the language embedding behind an empty
-    point and the padding point that goes with it.
-    """
-    batch, dtype = prompts.shape[0], features.embedding.dtype
-    empty_points = torch.zeros(batch, 1, 1, 2, dtype=dtype, device=prompts.device)
-    not_points = -torch.ones(batch, 1, 1, dtype=torch.int32, device=prompts.device)
+
+def decode_unprompted(sam: Sam2VideoModel, features: ImageFeatures, embedding: Tensor) -> DecodedMasks:
+    """Three mask proposals on an embedding (B, d, S/16, S/16) that has attended to memories, without a prompt; the
+    details are those of `features`."""
+    return _decode(sam, features, embedding, embedding.new_zeros(len(embedding), 1, 0, embedding.shape[1]))
+
+
+def _decode(sam: Sam2VideoModel, features: ImageFeatures, embedding: Tensor, prompts: Tensor) -> DecodedMasks:
+    """The sparse prompt is [not a point, not a point, prompts (B, 1, 0 or 1, d)]: upstream adds the language
+    embedding behind an empty point and the padding point that goes with it."""
+    batch, dtype = len(embedding), embedding.dtype
+    empty_points = torch.zeros(batch, 1, 1, 2, dtype=dtype, device=embedding.device)
+    not_points = -torch.ones(batch, 1, 1, dtype=torch.int32, device=embedding.device)
     sparse, dense = sam.prompt_encoder(
         input_points=empty_points, input_labels=not_points, input_boxes=None, input_masks=None
     )
-    sparse = torch.cat([sparse.to(dtype), prompts[:, None, None].to(dtype)], dim=2)
     positions = sam.get_image_wide_positional_embeddings().to(dtype)
     logits, iou, tokens, object_score = sam.mask_decoder(
-        image_embeddings=features.embedding + sam.no_memory_embedding.view(1, -1, 1, 1),
+        image_embeddings=embedding,
         image_positional_embeddings=positions.expand(batch, -1, -1, -1),
-        sparse_prompt_embeddings=sparse,
+        sparse_prompt_embeddings=torch.cat([sparse.to(dtype), prompts.to(dtype)], dim=2),
         dense_prompt_embeddings=dense,
         multimask_output=True,
         high_resolution_features=[features.stride4, features.stride8],
@@ -102,7 +112,9 @@ def best_masks(decoded: DecodedMasks) -> BestMasks:
     """Picks each prompt's proposal. The object score does not gate the mask (upstream's is commented out too)."""
     rows = torch.arange(decoded.iou.shape[0], device=decoded.iou.device)
     best = decoded.iou.argmax(dim=-1)
-    return BestMasks(decoded.logits[rows, best], decoded.iou[rows, best], decoded.object_score[:, 0])
+    return BestMasks(
+        decoded.logits[rows, best], decoded.iou[rows, best], decoded.object_score[:, 0], decoded.tokens[rows, best]
+    )
 
 
 def decode_masks(sam: Sam2VideoModel, features: ImageFeatures, prompts: Tensor) -> BestMasks:
