@@ -16,6 +16,7 @@ from PIL import Image
 from sa2va_bento.masks import low_res_to_mask
 from sa2va_bento.model.checkpoint import choose_placement, load_model, resolve
 from sa2va_bento.model.grounding import decode_masks, encode_image
+from sa2va_bento.model.internvl import InternVLSa2VA
 from sa2va_bento.model.tokenizer import PromptTokenizer
 from sa2va_bento.preprocess import prepare_picture
 from sa2va_bento.prompt import IMAGE_CONTEXT, SEG, TEMPLATES, PictureTokens, build_prompt
@@ -28,7 +29,10 @@ class Baseline:
     def __init__(self) -> None:
         settings = load_settings()
         folder = resolve(settings.model_dir_or_id)
-        self.model = load_model(folder, choose_placement(settings.device, settings.dtype))
+        model = load_model(folder, choose_placement(settings.device, settings.dtype))
+        if not isinstance(model, InternVLSa2VA):
+            raise TypeError("the baseline runs checkpoints of the InternVL layout")
+        self.model = model
         self.tokenizer = PromptTokenizer.from_dir(folder)
         self.template = TEMPLATES[self.model.config.template]
         self.stop = sorted(self.tokenizer.ids_of([*self.template.stop_words, self.tokenizer.eos_token]))

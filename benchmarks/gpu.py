@@ -22,7 +22,7 @@ from benchmarks.pictures import picture
 from sa2va_bento.engine.runner import Runner
 from sa2va_bento.engine.scheduler import Limits
 from sa2va_bento.engine.sequence import PictureInput, Sequence
-from sa2va_bento.model.config import Sa2VAConfig
+from sa2va_bento.model.config import InternVLConfig
 from sa2va_bento.model.grounding import encode_image
 from sa2va_bento.model.internvl import InternVLSa2VA
 from sa2va_bento.preprocess import PreparedPicture, prepare_picture
@@ -47,11 +47,11 @@ SIZES: dict[str, tuple[dict[str, int], dict[str, int], dict[str, Any]]] = {
 SAM2_LARGE_FLOPS = 1.82e12  # an image, Hiera-L at 1024 pixels
 
 
-def config_of(size: str) -> Sa2VAConfig:
+def config_of(size: str) -> InternVLConfig:
     """A configuration in the published layout."""
     vision, llm, sam2 = SIZES[size]
     common = {"hidden_act": "gelu", "norm_type": "layer_norm", "layer_norm_eps": 1e-6, "qkv_bias": True}
-    return Sa2VAConfig.from_dict(
+    return InternVLConfig.from_dict(
         {
             "architectures": ["Sa2VAChatModel"],
             "template": "qwen_chat",
@@ -69,7 +69,7 @@ def config_of(size: str) -> Sa2VAConfig:
     )
 
 
-def seeded_model(config: Sa2VAConfig, device: torch.device, dtype: torch.dtype) -> InternVLSa2VA:
+def seeded_model(config: InternVLConfig, device: torch.device, dtype: torch.dtype) -> InternVLSa2VA:
     torch.manual_seed(0)
     with device:
         model = InternVLSa2VA(config)
@@ -170,7 +170,10 @@ def _picture_input(image: PreparedPicture) -> PictureInput:
     def tiles() -> Any:
         return image.tiles().numpy()
 
-    return PictureInput(image.key, image.tiles_key, image.tile_count, tiles, lambda: image.sam_pixels().numpy())
+    def sam_pixels() -> Any:
+        return image.sam_pixels().numpy()
+
+    return PictureInput(image.key, image.tiles_key, image.tile_count, tiles, sam_pixels, image.grids)
 
 
 def measure(bench: Bench) -> dict[str, float]:

@@ -4,14 +4,14 @@ Pure functions of their inputs and of a loaded checkpoint; threads and queues ar
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
 from sa2va_bento.engine.sequence import Generation, MaskLogits, PictureInput, Sequence
 from sa2va_bento.errors import BadRequestError, PayloadTooLargeError
 from sa2va_bento.masks import low_res_to_mask
-from sa2va_bento.model.config import Sa2VAConfig
+from sa2va_bento.model.config import CheckpointConfig, InternVLConfig
 from sa2va_bento.model.tokenizer import PromptTokenizer
 from sa2va_bento.preprocess import PreparedPicture, prepare_picture
 from sa2va_bento.prompt import SEG, TEMPLATES, PictureTokens, build_prompt, parse_reply
@@ -19,6 +19,9 @@ from sa2va_bento.result import Prediction, PredictRequest, Segment, Usage
 from sa2va_bento.settings import Settings
 from sa2va_bento.streaming import ReplyText
 from sa2va_bento.workload import limits_of
+
+PREPARE: Mapping[type[CheckpointConfig], Callable[..., PreparedPicture]] = {InternVLConfig: prepare_picture}
+"""What a family makes of a picture, given its configuration, the picture, regions and the most tiles."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Prepared:
 class Pipeline:
     """The two ends of the path, for one checkpoint."""
 
-    def __init__(self, config: Sa2VAConfig, tokenizer: PromptTokenizer, settings: Settings) -> None:
+    def __init__(self, config: CheckpointConfig, tokenizer: PromptTokenizer, settings: Settings) -> None:
         self._config, self._tokenizer, self._settings = config, tokenizer, settings
         self._template = TEMPLATES[config.template]
         self._stop_ids = tokenizer.ids_of([*self._template.stop_words, tokenizer.eos_token])
@@ -84,11 +87,11 @@ class Pipeline:
         if request.image is None:
             return None
         limits = [limit for limit in (request.max_tiles, self._settings.max_tiles) if limit]
-        return prepare_picture(self._config, request.image, request.regions, min(limits, default=None))
+        return PREPARE[type(self._config)](self._config, request.image, request.regions, min(limits, default=None))
 
     def _picture_tokens(self, picture: PreparedPicture) -> PictureTokens:
         regions = tuple(int(cells.sum()) for cells in picture.region_cells)
-        return PictureTokens(picture.tile_count * self._config.tokens_per_tile, regions)
+        return PictureTokens(sum(rows * columns for rows, columns in picture.grids), regions)
 
     def _sequence(self, request: PredictRequest, ids: list[int], picture: PreparedPicture | None) -> Sequence:
         limit = min(self._settings.max_prompt_tokens, self._context - 1)
@@ -147,5 +150,6 @@ def _picture_input(picture: PreparedPicture) -> PictureInput:
         tile_count=picture.tile_count,
         load_tiles=lambda: picture.tiles().numpy(),
         load_sam_pixels=lambda: picture.sam_pixels().numpy(),
+        grids=picture.grids,
         region_cells=tuple(cells.numpy() for cells in picture.region_cells),
     )

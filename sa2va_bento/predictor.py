@@ -17,12 +17,12 @@ from sa2va_bento.engine.scheduler import Scheduler
 from sa2va_bento.engine.sequence import Generation, MaskLogits, Sequence
 from sa2va_bento.errors import InferenceError, OverloadedError, Sa2VAError
 from sa2va_bento.model.checkpoint import choose_placement, load_model, resolve
-from sa2va_bento.model.config import Sa2VAConfig
-from sa2va_bento.model.internvl import InternVLSa2VA, parameter_dtype
+from sa2va_bento.model.families import read_config
+from sa2va_bento.model.family import Sa2VA, parameter_dtype
 from sa2va_bento.model.memory import estimate, refuse_if_too_large
 from sa2va_bento.model.tokenizer import PromptTokenizer
 from sa2va_bento.pipeline import Pipeline, Prepared
-from sa2va_bento.prompt import IMAGE_CONTEXT
+from sa2va_bento.prompt import TEMPLATES
 from sa2va_bento.result import Prediction, PredictRequest, Segment, SegmentReady, StreamEvent, TextDelta
 from sa2va_bento.settings import Settings
 from sa2va_bento.streaming import Strand
@@ -39,10 +39,11 @@ OnEvent = Callable[[StreamEvent], None]
 class Predictor:
     """Made by `load`. `submit` and `predict` may be called from any thread."""
 
-    def __init__(self, model: InternVLSa2VA, tokenizer: PromptTokenizer, settings: Settings) -> None:
+    def __init__(self, model: Sa2VA, tokenizer: PromptTokenizer, settings: Settings) -> None:
         self._pipeline = Pipeline(model.config, tokenizer, settings)
         limits = limits_of(settings, model.config)
-        self._runner = Runner(model, tokenizer.id_of(IMAGE_CONTEXT), limits, settings.feature_cache_bytes)
+        image_token = tokenizer.id_of(TEMPLATES[model.config.template].image_token)
+        self._runner = Runner(model, image_token, limits, settings.feature_cache_bytes)
         self._engine = EngineThread(self._runner, Scheduler(limits))
         self._pool = ThreadPoolExecutor(PREPARE_THREADS, thread_name_prefix="sa2va-prepare")
         self._max_pending = settings.max_queue
@@ -60,7 +61,7 @@ class Predictor:
         if threads := settings.threads or _cpu_threads(placement.device):
             torch.set_num_threads(threads)
         folder = resolve(settings.model_dir_or_id, settings.model_revision, settings.cache_dir)
-        config, tokenizer = Sa2VAConfig.from_file(folder / "config.json"), PromptTokenizer.from_dir(folder)
+        config, tokenizer = read_config(folder / "config.json"), PromptTokenizer.from_dir(folder)
         workload = workload_of(settings, limits_of(settings, config))
         refuse_if_too_large(estimate(config, placement.dtype.itemsize, workload), placement.device)
         return cls(load_model(folder, placement), tokenizer, settings)
@@ -215,6 +216,6 @@ def _cpu_threads(device: torch.device) -> int | None:
     return max(1, len(os.sched_getaffinity(0)) // 2) if device.type == "cpu" else None
 
 
-def _info(model: InternVLSa2VA) -> dict[str, str]:
+def _info(model: Sa2VA) -> dict[str, str]:
     device, dtype = next(model.parameters()).device, parameter_dtype(model)
     return {"family": model.config.family, "device": str(device), "dtype": str(dtype).removeprefix("torch.")}

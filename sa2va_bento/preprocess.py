@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from sa2va_bento.model.config import Sa2VAConfig, TileSpec
+from sa2va_bento.model.config import InternVLConfig, TileSpec
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -49,9 +49,10 @@ class Lazy(Generic[T]):
 class PreparedPicture:
     """One picture for the model. Its tensors, float32 on the CPU, are made when they are first asked for.
 
-    `tiles()` (N, 3, S, S) for the vision tower, the thumbnail last, N being `tile_count`; `sam_pixels()` (3, M, M) for
-    SAM2; `size` is the picture's (width, height). `key` names its content, `tiles_key` its content and cut.
-    `region_cells` has a boolean (cells^2,) a region: the cells of the last tile it covers.
+    `tiles()` (N, 3, S, S) for the vision tower, the thumbnail last, N being `tile_count`; `grids` has the rows and
+    columns of image tokens of each; `sam_pixels()` (3, M, M) for SAM2; `size` is the picture's (width, height). `key`
+    names its content, `tiles_key` its content and cut. `region_cells` has a boolean (cells^2,) a region: the cells of
+    the last tile it covers.
     """
 
     key: str
@@ -60,12 +61,13 @@ class PreparedPicture:
     tiles: Lazy[Tensor]
     sam_pixels: Lazy[Tensor]
     size: tuple[int, int]
+    grids: tuple[tuple[int, int], ...]
     region_cells: tuple[Tensor, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
 def prepare_picture(
-    config: Sa2VAConfig, image: Image.Image, regions: Sequence[NDArray[np.bool_]] = (), max_tiles: int | None = None
+    config: InternVLConfig, image: Image.Image, regions: Sequence[NDArray[np.bool_]] = (), max_tiles: int | None = None
 ) -> PreparedPicture:
     """Prepares an RGB picture and its visual prompts (H, W). A region that misses every cell gets its nearest one."""
     cells, warnings = [], []
@@ -76,13 +78,15 @@ def prepare_picture(
             warnings.append(f"region{number} is smaller than an image cell; its nearest cell stands for it")
         cells.append(covered.flatten())
     grid, key = tile_grid(image.size, config.tiles, max_tiles), content_key(image)
+    count = tile_count(grid, config.tiles)
     return PreparedPicture(
         key=key,
         tiles_key=f"{key}/{grid[0]}x{grid[1]}",
-        tile_count=tile_count(grid, config.tiles),
+        tile_count=count,
         tiles=Lazy(lambda: torch.stack([tile_pixels(tile) for tile in cut_tiles(image, config.tiles, grid)])),
         sam_pixels=Lazy(lambda: sam_pixels(image, config.sam2_shape.image_size)),
         size=image.size,
+        grids=((config.cells_per_side, config.cells_per_side),) * count,
         region_cells=tuple(cells),
         warnings=tuple(warnings),
     )

@@ -17,12 +17,17 @@ LEADING_IMAGE = re.compile(r"\s*<image>\s*(?=\S)")
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """One turn of a conversation as upstream formats it; there is never a system message."""
+    """A conversation as upstream formats it. `start` stands in front of all turns; a picture is `image_token`, as often
+    as it has image tokens, between `image_start` and `image_end`."""
 
     user_start: tuple[Piece, ...]
     user_end: tuple[Piece, ...]
     assistant_end: tuple[Piece, ...]
     stop_words: tuple[str, ...]
+    start: tuple[Piece, ...] = ()
+    image_start: str = "<img>"
+    image_token: str = IMAGE_CONTEXT
+    image_end: str = "</img>"
 
 
 _CHATML = ChatTemplate(
@@ -65,13 +70,13 @@ def build_prompt(
     People type the customary `<image>` in front of a question; it says what the request says already and is dropped.
     Anywhere else it is plain text, as is whatever else looks like a special token.
     """
-    pieces: list[Piece] = []
+    pieces: list[Piece] = list(template.start)
     pending = picture
     for turn in (*history, Turn("user", prompt)):
         if turn.role == "assistant":
             pieces += [*_reply_pieces(turn.content), *template.assistant_end]
             continue
-        shown = _picture_pieces(pending) if pending else []
+        shown = _picture_pieces(template, pending) if pending else []
         pieces += [*template.user_start, *shown, without_leading_image(turn.content), *template.user_end]
         pending = None
     return pieces
@@ -83,8 +88,12 @@ def without_leading_image(prompt: str) -> str:
     return prompt[match.end() :] if match else prompt
 
 
-def _picture_pieces(picture: PictureTokens) -> list[Piece]:
-    image: list[Piece] = [Special("<img>"), Special(IMAGE_CONTEXT, picture.image), Special("</img>")]
+def _picture_pieces(template: ChatTemplate, picture: PictureTokens) -> list[Piece]:
+    image: list[Piece] = [
+        Special(template.image_start),
+        Special(template.image_token, picture.image),
+        Special(template.image_end),
+    ]
     return [*image, *_region_pieces(picture.regions), "\n"]
 
 

@@ -1,12 +1,12 @@
 """What the settings ask of the engine, for a given checkpoint."""
 
 from sa2va_bento.engine.scheduler import Limits
-from sa2va_bento.model.config import Sa2VAConfig
+from sa2va_bento.model.config import CheckpointConfig
 from sa2va_bento.model.memory import Workload
 from sa2va_bento.settings import Settings
 
 
-def limits_of(settings: Settings, config: Sa2VAConfig) -> Limits:
+def limits_of(settings: Settings, config: CheckpointConfig) -> Limits:
     """The engine's limits; a context longer than the model's own is cut to it."""
     context = min(settings.context, config.llm.max_position_embeddings)
     return Limits(slots=settings.slots, context=context, max_prefill=settings.max_prefill)

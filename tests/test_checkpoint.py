@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from sa2va_bento.errors import CheckpointError
 from sa2va_bento.model.checkpoint import Placement, choose_placement, load_model, resolve
+from sa2va_bento.model.internvl import InternVLSa2VA
 from sa2va_bento.model.keymap import plan, to_intree, to_published
 from sa2va_bento.model.tokenizer import PromptTokenizer
 from tests.parity.goldens import GOLDEN, module, write_checkpoint
@@ -50,6 +51,12 @@ def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], objec
     change(tensors)
     path.unlink()
     save_file(tensors, path)
+
+
+def load_internvl(folder: Path) -> InternVLSa2VA:
+    model = load_model(folder, CPU)
+    assert isinstance(model, InternVLSa2VA)
+    return model
 
 
 def test_key_map_is_its_own_inverse(original: Path) -> None:
@@ -98,13 +105,13 @@ def test_shards_load_as_one_file_does(original: Path, tmp_path: Path) -> None:
 def test_tied_embeddings_need_no_head(folder: Path) -> None:
     edit_config(folder, lambda c: c["llm_config"].update(tie_word_embeddings=True))
     edit_weights(folder, lambda t: t.pop("language_model.lm_head.weight"))
-    model = load_model(folder, CPU).language_model
+    model = load_internvl(folder).language_model
     assert model.lm_head.weight is model.get_input_embeddings().weight
 
 
 def test_a_head_of_its_own_wins_over_a_configuration_that_ties_it(folder: Path) -> None:
     edit_config(folder, lambda c: c["llm_config"].update(tie_word_embeddings=True))
-    model = load_model(folder, CPU).language_model
+    model = load_internvl(folder).language_model
     assert not torch.equal(model.lm_head.weight, model.get_input_embeddings().weight)
 
 

@@ -9,7 +9,7 @@ import torch
 from benchmarks.gpu import config_of
 from sa2va_bento.__main__ import main
 from sa2va_bento.errors import CheckpointError
-from sa2va_bento.model.config import Sa2VAConfig
+from sa2va_bento.model.families import read_config
 from sa2va_bento.model.memory import GIB, Workload, estimate, kv_elements, parameter_counts, refuse_if_too_large
 from sa2va_bento.predictor import Predictor
 from sa2va_bento.settings import Settings
@@ -45,7 +45,7 @@ def test_a_model_that_does_not_fit_is_refused_with_the_numbers(folder: Path, mon
     monkeypatch.setattr("sa2va_bento.model.memory.free_memory", lambda device: 10 * 2**20)
     with pytest.raises(CheckpointError, match=r"needs .* GiB \(weights .*\), cpu has 0\.01 GiB free; SA2VA_SLOTS"):
         Predictor.load(Settings(model_path=str(folder)))
-    needed = estimate(Sa2VAConfig.from_file(folder / "config.json"), 4, Workload(1, 128, 64, 1, 1, 0))
+    needed = estimate(read_config(folder / "config.json"), 4, Workload(1, 128, 64, 1, 1, 0))
     monkeypatch.setattr("sa2va_bento.model.memory.free_memory", lambda device: needed.total)
     refuse_if_too_large(needed, torch.device("cpu"))
 

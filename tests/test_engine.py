@@ -25,7 +25,8 @@ from sa2va_bento.result import Sampling
 
 STOP, BAD, SEG = 0, -1, 7
 MASK = MaskLogits(np.zeros((2, 2), np.float32), 0.5, 0.5)
-PICTURE = PictureInput("key", "key/1x1", 1, lambda: np.zeros(0, np.float32), lambda: np.zeros(0, np.float32))
+NO_PIXELS = np.zeros(0, np.float32)
+PICTURE = PictureInput("key", "key/1x1", 1, lambda: NO_PIXELS, lambda: NO_PIXELS, ((1, 1),))
 
 
 class CountingRunner:

@@ -13,8 +13,8 @@ logger = logging.getLogger(__name__)
 SMALLEST_WINDOW = 256
 """Windows are powers of two from here on, so that few graphs serve all lengths."""
 
-Step = Callable[[Tensor, Tensor, int], Tensor]
-"""Token ids (B,) and places (B,) of rows 0 to B - 1, and the window: hidden states (B, H)."""
+Step = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+"""Token ids (B,), places (B,) and positions (B,) of rows 0 to B - 1, and the window: hidden states (B, H)."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +36,15 @@ class DecodeGraphs:
 
     def __init__(self, step: Step, slots: int, context: int, device: torch.device) -> None:
         self._step, self._slots, self._context = step, slots, context
-        self._inputs = torch.zeros(2, slots, dtype=torch.long, device=device)
+        self._inputs = torch.zeros(3, slots, dtype=torch.long, device=device)
         self._graphs: dict[tuple[int, int], _Graph] = {}
         self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
-    def __call__(self, ids: list[int], places: list[int]) -> Tensor:
+    def __call__(self, ids: list[int], places: list[int], positions: list[int]) -> Tensor:
         """Hidden states (B, H) of the rows 0 to B - 1."""
         rows = bucket(len(ids), 1, self._slots)
         window = bucket(max(places) + 1, SMALLEST_WINDOW, self._context)
-        self._inputs[:, : len(ids)].copy_(_pinned([ids, places]), non_blocking=True)
+        self._inputs[:, : len(ids)].copy_(_pinned([ids, places, positions]), non_blocking=True)
         self._inputs[:, len(ids) : rows].zero_()
         if (rows, window) not in self._graphs:
             self._graphs[rows, window] = self._capture(rows, window)
@@ -53,15 +53,15 @@ class DecodeGraphs:
         return captured.hidden[: len(ids)].clone()
 
     def _capture(self, rows: int, window: int) -> _Graph:
-        ids, places = self._inputs[0, :rows], self._inputs[1, :rows]
+        ids, places, positions = self._inputs[:, :rows]
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # libraries set themselves up outside of the capture
-            self._step(ids, places, window)
+            self._step(ids, places, positions, window)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
-            hidden = self._step(ids, places, window)
+            hidden = self._step(ids, places, positions, window)
         logger.debug("captured the decode step for %d rows, %d places", rows, window)
         return _Graph(graph, hidden)
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from sa2va_bento.engine.cache import KVPool, decode_mask
 from sa2va_bento.engine.features import FeatureCache
@@ -15,8 +16,8 @@ from sa2va_bento.engine.graphs import DecodeGraphs
 from sa2va_bento.engine.sampler import SamplingBatch, choose
 from sa2va_bento.engine.scheduler import Limits
 from sa2va_bento.engine.sequence import MaskLogits, PictureInput, Sequence
+from sa2va_bento.model.family import PromptInputs, Sa2VA, parameter_dtype
 from sa2va_bento.model.grounding import ImageFeatures, decode_masks, encode_image
-from sa2va_bento.model.internvl import InternVLSa2VA, parameter_dtype
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +32,11 @@ class _Held:
     """What the device holds of a running sequence."""
 
     image_tokens: Tensor | None = None
-    """(K, H): of its picture and regions, in the order of their places in the prompt."""
-    embeddings: Tensor | None = None
-    """(T, H): the prompt's, while it is read."""
+    """(K, W): of its picture and regions, in the order of their places in the prompt."""
+    prompt: PromptInputs | None = None
+    """While it is read."""
+    shift: int = 0
+    """From a reply token's place to its position."""
     row: int | None = None
     seg_hidden: list[Tensor] = field(default_factory=list)
     """(H,) for each `[SEG]` that was read."""
@@ -42,7 +45,7 @@ class _Held:
 class Runner:
     """Encodes pictures, prefills prompts, decodes tokens and grounds `[SEG]`s, all in batches."""
 
-    def __init__(self, model: InternVLSa2VA, image_token_id: int, limits: Limits, feature_cache_bytes: int = 0) -> None:
+    def __init__(self, model: Sa2VA, image_token_id: int, limits: Limits, feature_cache_bytes: int = 0) -> None:
         self.model, self.image_token_id, self.limits = model, image_token_id, limits
         self.dtype, self.device = parameter_dtype(model), next(model.parameters()).device
         self.pool = KVPool(model.config.llm, limits.slots, limits.context, self.dtype, self.device)
@@ -60,8 +63,8 @@ class Runner:
         fresh = [picture for key, picture in pictures.items() if found[key] is None]
         if fresh:
             pixels = self._to_device(np.concatenate([picture.load_tiles() for picture in fresh]))
-            parts = self.model.encode_tiles(pixels).split([picture.tile_count for picture in fresh])
-            for picture, tiles in zip(fresh, parts, strict=True):  # (N, cells, H)
+            parts = self.model.encode_pictures(pixels, [picture.grids for picture in fresh])
+            for picture, tiles in zip(fresh, parts, strict=True):  # (N, cells, W)
                 found[picture.tiles_key] = tiles
                 self.tile_features.put(picture.tiles_key, tiles)
         for sequence in sequences:
@@ -76,14 +79,22 @@ class Runner:
         if rows != list(range(rows[0], rows[0] + len(rows))):  # neighbours left while a failed batch is retried
             return [token for sequence in sequences for token in self.prefill([sequence], most)]
         start = sequences[0].prefilled
-        parts = [self._embeddings(sequence)[start : start + most] for sequence in sequences]
+        prompts = [self._prompt(sequence) for sequence in sequences]
+        parts = [prompt.embeddings[start : start + most] for prompt in prompts]
+        positions = [prompt.positions[start : start + most] for prompt in prompts if prompt.positions is not None]
         # Shorter prompts are padded at their end: nothing before it can see the padding, and decoding overwrites it.
-        padded = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)  # (B, T, H)
         view = self.pool.prefill_view(rows[0], len(rows), start)
-        hidden = self.model.language_body(padded, view)
+        hidden = self.model.language_body(
+            pad_sequence(parts, batch_first=True),  # (B, T, W)
+            view,
+            position_ids=pad_sequence(positions, batch_first=True) if positions else None,  # (B, T, P)
+        )
         ends = torch.tensor([len(part) - 1 for part in parts], device=self.device)
         last = hidden[torch.arange(len(parts), device=self.device), ends]  # (B, H)
         tokens = self._choose(last, sequences)
+        for sequence in sequences:
+            if sequence.unread <= most:
+                self._held[sequence].prompt = None
         return [token if s.unread <= most else None for s, token in zip(sequences, tokens, strict=True)]
 
     @torch.inference_mode()
@@ -97,8 +108,9 @@ class Runner:
         first = 0 if self.graphs else min(numbers)
         rows = self._rows[first : max(numbers) + 1]
         places = [row.prefilled + max(len(row.output_ids) - 1, 0) for row in rows]
+        positions = [place + self._held[row].shift for row, place in zip(rows, places, strict=True)]
         inputs = [row.output_ids[-1] if row.output_ids else 0 for row in rows]
-        hidden = self._decode_rows(first, inputs, places)[[number - first for number in numbers]]  # (B, H)
+        hidden = self._decode_rows(first, inputs, places, positions)[[number - first for number in numbers]]  # (B, H)
         for sequence, state in zip(sequences, hidden, strict=True):
             if sequence.output_ids[-1] == sequence.seg_id:
                 self._hold(sequence).seg_hidden.append(state)
@@ -146,27 +158,31 @@ class Runner:
             self._rows.append(sequence)
         return held.row
 
-    def _embeddings(self, sequence: Sequence) -> Tensor:
+    def _prompt(self, sequence: Sequence) -> PromptInputs:
         held = self._hold(sequence)
-        if held.embeddings is None:
-            ids = torch.tensor([sequence.prompt_ids], device=self.device)
-            held.embeddings = self.model.embed(ids, held.image_tokens, self.image_token_id)[0]
-        return held.embeddings
+        if held.prompt is None:
+            ids = torch.tensor(sequence.prompt_ids, device=self.device)
+            grids = sequence.picture.grids if sequence.picture else ()
+            held.prompt = self.model.read_prompt(ids, held.image_tokens, grids, self.image_token_id)
+            held.shift = held.prompt.shift
+        return held.prompt
 
-    def _decode_rows(self, first: int, inputs: list[int], places: list[int]) -> Tensor:
+    def _decode_rows(self, first: int, inputs: list[int], places: list[int], positions: list[int]) -> Tensor:
         """Reads one token in each row from row `first`; hidden states (B, H)."""
         if self.graphs:
-            return self.graphs(inputs, places)
-        ids, at = torch.tensor([inputs, places], device=self.device)
+            return self.graphs(inputs, places, positions)
+        ids, at, positions_at = torch.tensor([inputs, places, positions], device=self.device)
         window = min(-(-(max(places) + 1) // WINDOW_STEP) * WINDOW_STEP, self.pool.context)
-        return self._step(ids, at, window, first)
+        return self._step(ids, at, positions_at, window, first)
 
-    def _step(self, ids: Tensor, places: Tensor, window: int, first: int = 0) -> Tensor:
+    def _step(self, ids: Tensor, places: Tensor, positions: Tensor, window: int, first: int = 0) -> Tensor:
         """Reads token `ids[i]` (B,) at `places[i]` of row `first + i`; hidden states (B, H)."""
-        embeddings = self.model.embed(ids[:, None], None, self.image_token_id)
-        view = self.pool.decode_view(first, places, window)
-        mask = decode_mask(places, window, self.dtype)
-        return self.model.language_body(embeddings, view, attention_mask=mask, position_ids=places[:, None])[:, 0]
+        return self.model.language_body(
+            self.model.embed_tokens(ids[:, None]),
+            self.pool.decode_view(first, places, window),
+            attention_mask=decode_mask(places, window, self.dtype),
+            position_ids=positions[:, None],
+        )[:, 0]
 
     def _choose(self, hidden: Tensor, sequences: list[Sequence]) -> list[int]:
         logits = self.model.language_head(hidden)
@@ -198,7 +214,7 @@ class Runner:
         graphs = DecodeGraphs(self._step, self.limits.slots, self.limits.context, self.device)
         try:
             with torch.inference_mode():
-                graphs([0], [0])
+                graphs([0], [0], [0])
         except RuntimeError as error:
             logger.warning("decoding without CUDA graphs: %s", error)
             return None
@@ -212,7 +228,7 @@ class Runner:
 
 
 def _with_regions(tiles: Tensor | None, picture: PictureInput) -> Tensor:
-    """Image tokens (K, H): those of all tiles (N, cells, H), then each region's cells of the last tile."""
+    """Image tokens (K, W): those of all tiles (N, cells, W), then each region's cells of the last tile."""
     assert tiles is not None
     regions = [tiles[-1][torch.from_numpy(cells).to(tiles.device)] for cells in picture.region_cells]
     return torch.cat([tiles.flatten(0, 1), *regions])

@@ -25,9 +25,11 @@ class Status(Enum):
 class PictureInput:
     """A picture as the runner reads it, its pixels made only when they are wanted.
 
-    `load_tiles` gives (N, 3, S, S) and `load_sam_pixels` (3, M, M), float32, see `sa2va_bento.preprocess`; `key` and
-    `tiles_key` name their content, so that what was computed from them once can be found again. `region_cells` has a
-    boolean (cells,) for each region.
+    `load_tiles` gives (N, 3, S, S), or whatever the model's vision tower reads, and `load_sam_pixels` (3, M, M),
+    float32, see `sa2va_bento.preprocess`; `key` and `tiles_key` name their content, so that what was computed from
+    them once can be found again. `grids` has the (rows, columns) of image tokens of each tile or image that the
+    language model sees, `tile_count` says how much encoding them costs, in tiles. `region_cells` has a boolean
+    (cells,) for each region.
     """
 
     key: str
@@ -35,6 +37,7 @@ class PictureInput:
     tile_count: int
     load_tiles: Callable[[], NDArray[np.float32]]
     load_sam_pixels: Callable[[], NDArray[np.float32]]
+    grids: tuple[tuple[int, int], ...]
     region_cells: tuple[NDArray[np.bool_], ...] = ()
 
 

@@ -15,8 +15,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sa2va_bento.errors import CheckpointError
-from sa2va_bento.model.config import Sa2VAConfig
-from sa2va_bento.model.internvl import InternVLSa2VA
+from sa2va_bento.model.config import CheckpointConfig
+from sa2va_bento.model.families import build_model, read_config
+from sa2va_bento.model.family import Sa2VA
 from sa2va_bento.model.keymap import GAUSSIAN_IN_TREE, Source, name_some, plan
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -80,7 +81,7 @@ def resolve(model: str, revision: str | None = None, cache_dir: Path | None = No
 class Inspection:
     """What a checkpoint is, told without loading its weights."""
 
-    config: Sa2VAConfig
+    config: CheckpointConfig
     tensors: int
     files: int
 
@@ -96,7 +97,7 @@ def inspect(folder: Path) -> Inspection:
         return Inspection(opened.model.config, len(opened.reader.shapes), len(weight_files(folder)))
 
 
-def load_model(folder: Path, placement: Placement) -> InternVLSa2VA:
+def load_model(folder: Path, placement: Placement) -> Sa2VA:
     """Builds the model of a folder and fills it, in evaluation mode and without gradients.
 
     Raises:
@@ -107,7 +108,7 @@ def load_model(folder: Path, placement: Placement) -> InternVLSa2VA:
         model, tensor = opened.model, opened.reader.tensor
         state = {name: _read(source, tensor, name, placement) for name, source in opened.sources.items()}
     model.load_state_dict(state, strict=False, assign=True)
-    model.language_model.tie_weights()
+    model.tie_head()
     return model.to(placement.device).eval().requires_grad_(False)
 
 
@@ -156,19 +157,19 @@ class _WeightReader:
 class _Opened:
     """A checkpoint whose names and shapes fit, and the model without weights that they fit."""
 
-    model: InternVLSa2VA
+    model: Sa2VA
     sources: Mapping[str, Source]
     reader: _WeightReader
 
 
 def _open(folder: Path, stack: ExitStack) -> _Opened:
-    config = Sa2VAConfig.from_file(folder / "config.json")
+    config = read_config(folder / "config.json")
     reader = _WeightReader(folder, stack)
     sources = plan(reader.shapes, config)
     if LM_HEAD in sources:  # a head of its own wins over a configuration that ties it
         config.llm.tie_word_embeddings = False
     with init_empty_weights(include_buffers=False):
-        model = InternVLSa2VA(config)
+        model = build_model(config)
     _check(folder, model, sources, reader.shapes)
     return _Opened(model, sources, reader)
 
@@ -178,9 +179,7 @@ def _read(source: Source, tensor: Callable[[str], Tensor], name: str, placement:
     return source.read(tensor).to(device=placement.device, dtype=dtype)
 
 
-def _check(
-    folder: Path, model: InternVLSa2VA, sources: Mapping[str, Source], shapes: Mapping[str, tuple[int, ...]]
-) -> None:
+def _check(folder: Path, model: Sa2VA, sources: Mapping[str, Source], shapes: Mapping[str, tuple[int, ...]]) -> None:
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if model.config.llm.tie_word_embeddings:
         expected.pop(LM_HEAD, None)

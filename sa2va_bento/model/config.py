@@ -5,18 +5,19 @@ the code that came with them. A checkpoint with another shape says so in a `sa2v
 those of SAM2's own YAML files; without the block the published constants hold.
 """
 
-import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 from transformers import InternVLVisionConfig, PreTrainedConfig, Sam2VideoConfig
 
 from sa2va_bento.errors import CheckpointError
 from sa2va_bento.model.language import LANGUAGE_MODELS, language_config
 
-TemplateName = Literal["qwen_chat", "internlm2_chat", "phi3_chat"]
+TemplateName = Literal["qwen_chat", "internlm2_chat", "phi3_chat", "qwen2_5_vl", "qwen3_vl"]
+INTERNVL_TEMPLATES: tuple[TemplateName, ...] = ("qwen_chat", "internlm2_chat", "phi3_chat")
+"""What `template` may say in the InternVL layout; Qwen-VL's come with the family."""
 
 
 @dataclass(frozen=True)
@@ -47,22 +48,43 @@ class Sam2Shape:
 
 
 @dataclass(frozen=True)
-class Sa2VAConfig:
-    """Everything that is needed to build the modules of a checkpoint and to prepare its inputs."""
+class CheckpointConfig(ABC):
+    """What the configurations of all families have."""
+
+    llm: PreTrainedConfig
+    sam2: Sam2VideoConfig
+    sam2_shape: Sam2Shape
+    template: TemplateName
+    raw: Mapping[str, Any] = field(repr=False)
+
+    renames: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Published and in-tree names of tensors that this family alone has."""
+    takes_regions: ClassVar[bool] = True
+    """Whether the family was trained to read visual prompts."""
+
+    @property
+    @abstractmethod
+    def family(self) -> str:
+        """Short name for people."""
+
+    @property
+    @abstractmethod
+    def elements_per_tile(self) -> int:
+        """Numbers in the widest tensor of the vision tower, for each tile (of 448 x 448 pixels) that it sees."""
+
+
+@dataclass(frozen=True)
+class InternVLConfig(CheckpointConfig):
+    """A checkpoint in the InternVL layout."""
 
     language: str
     """Published name of the language model, a key of `LANGUAGE_MODELS`."""
     vision: InternVLVisionConfig
-    llm: PreTrainedConfig
-    sam2: Sam2VideoConfig
-    sam2_shape: Sam2Shape
     tiles: TileSpec
-    template: TemplateName
-    raw: Mapping[str, Any] = field(repr=False)
 
     @property
     def family(self) -> str:
-        """Short name for people: the layout and the language model, e.g. `internvl-qwen2`."""
+        """The layout and the language model, e.g. `internvl-qwen2`."""
         return f"internvl-{self.language.removesuffix('ForCausalLM').lower()}"
 
     @property
@@ -74,46 +96,34 @@ class Sa2VAConfig:
     def tokens_per_tile(self) -> int:
         return self.cells_per_side**2
 
-    @classmethod
-    def from_file(cls, path: Path) -> "Sa2VAConfig":
-        """Reads a `config.json`. Raises CheckpointError when it is missing, unreadable or unsupported."""
-        try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise CheckpointError(f"no config.json in {path.parent}") from None
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path} is not readable JSON: {error}") from None
-        if not isinstance(raw, dict):
-            raise CheckpointError(f"{path} is not a JSON object")
-        return cls.from_dict(raw)
+    @property
+    def elements_per_tile(self) -> int:
+        return (2 * self.cells_per_side) ** 2 * self.vision.intermediate_size
 
     @classmethod
-    def from_dict(cls, raw: Mapping[str, Any]) -> "Sa2VAConfig":
-        """Builds the configuration. Raises CheckpointError naming what is unsupported or missing."""
+    def from_dict(cls, raw: Mapping[str, Any]) -> "InternVLConfig":
+        """Builds the configuration. Raises CheckpointError naming what is unsupported; KeyError, TypeError or
+        ValueError where it is no configuration of this layout."""
         _refuse_unsupported(raw)
         native = raw.get("sa2va_native") or {}
-        try:
-            tiles, shape = _tile_spec(native), _sam2_shape(native)
-            return cls(
-                language=raw["llm_config"]["architectures"][0],
-                vision=vision_config(raw["vision_config"], tiles.image_size),
-                llm=language_config(raw["llm_config"]),
-                sam2=sam2_config(shape),
-                sam2_shape=shape,
-                tiles=tiles,
-                template=_template(raw),
-                raw=raw,
-            )
-        except KeyError as error:
-            raise CheckpointError(f"config.json lacks the field {error}") from None
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(f"config.json does not describe a Sa2VA checkpoint: {error}") from None
+        tiles, shape = _tile_spec(native), sam2_shape(native)
+        return cls(
+            language=raw["llm_config"]["architectures"][0],
+            vision=vision_config(raw["vision_config"], tiles.image_size),
+            llm=language_config(raw["llm_config"]),
+            sam2=sam2_config(shape),
+            sam2_shape=shape,
+            tiles=tiles,
+            template=_template(raw),
+            raw=raw,
+        )
+
+
+Sa2VAConfig = InternVLConfig
+"""The name by which the training scripts know it."""
 
 
 def _refuse_unsupported(raw: Mapping[str, Any]) -> None:
-    architecture = (raw.get("architectures") or ["none"])[0]
-    if architecture != "Sa2VAChatModel":
-        raise CheckpointError(f"architecture {architecture} is not supported (supported: Sa2VAChatModel)")
     for flag in ("use_llm_lora", "use_backbone_lora"):
         if raw.get(flag):
             raise CheckpointError(f"{flag}={raw[flag]}: a LoRA export; merge the adapter into the weights first")
@@ -127,10 +137,10 @@ def _refuse_unsupported(raw: Mapping[str, Any]) -> None:
 
 def _template(raw: Mapping[str, Any]) -> TemplateName:
     name = str(raw["template"]).replace("-", "_")  # both spellings occur in published files
-    for known in get_args(TemplateName):
+    for known in INTERNVL_TEMPLATES:
         if name == known:
             return known
-    raise CheckpointError(f"chat template {name} is not supported (supported: {', '.join(get_args(TemplateName))})")
+    raise CheckpointError(f"chat template {name} is not supported (supported: {', '.join(INTERNVL_TEMPLATES)})")
 
 
 def _side(size: Any) -> int:
@@ -141,7 +151,8 @@ def _tile_spec(native: Mapping[str, Any]) -> TileSpec:
     return TileSpec(**_known_fields(native.get("tiles") or {}, TileSpec, "tiles"))
 
 
-def _sam2_shape(native: Mapping[str, Any]) -> Sam2Shape:
+def sam2_shape(native: Mapping[str, Any]) -> Sam2Shape:
+    """SAM2's shape as a `sa2va_native` block gives it."""
     return Sam2Shape(**_known_fields(native.get("sam2") or {}, Sam2Shape, "sam2"))
 
 

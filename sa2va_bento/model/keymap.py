@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sa2va_bento.errors import CheckpointError
-from sa2va_bento.model.config import Sa2VAConfig
+from sa2va_bento.model.config import CheckpointConfig, InternVLConfig
 from sa2va_bento.model.language import LANGUAGE_MODELS, GroupedHeads, Role
 
 VIT, SAM = "vision_model", "grounding_encoder"
@@ -152,7 +152,7 @@ RENAMES: tuple[tuple[str, str], ...] = (
     *((f"{SAM_PUBLISHED}.{a}", f"{SAM}.{b}") for a, b in (*HIERA_RENAMES, *MEMORY_RENAMES, *DECODER_RENAMES)),
     *((f"{part}{{rest}}", f"{part}{{rest}}") for part in PROJECTORS),
 )
-"""All but the language model's, which depend on the language model."""
+"""All but those that depend on the language model or the family."""
 
 QKV_PUBLISHED = f"{VIT}.encoder.layers.{{n}}.attn.qkv.{{rest}}"
 QKV_IN_TREE = tuple(f"{VIT}.encoder.layer.{{n}}.attention.{part}_proj.{{rest}}" for part in "qkv")
@@ -206,7 +206,7 @@ class Source:
         return whole if len(self.names) == 1 else (sum(shapes[name][0] for name in self.names), *whole[1:])
 
 
-def plan(published_names: Iterable[str], config: Sa2VAConfig | None = None) -> dict[str, Source]:
+def plan(published_names: Iterable[str], config: CheckpointConfig | None = None) -> dict[str, Source]:
     """In-tree name to its source, for every tensor of a checkpoint. Without a configuration the language model's names
     are taken to be in-tree names.
 
@@ -227,7 +227,7 @@ def plan(published_names: Iterable[str], config: Sa2VAConfig | None = None) -> d
     return sources
 
 
-def to_intree(published: Mapping[str, Tensor], config: Sa2VAConfig | None = None) -> dict[str, Tensor]:
+def to_intree(published: Mapping[str, Tensor], config: CheckpointConfig | None = None) -> dict[str, Tensor]:
     """A published state dict under in-tree names."""
     return {name: source.read(published.__getitem__) for name, source in plan(published, config).items()}
 
@@ -255,7 +255,7 @@ def name_some(names: list[str], at_most: int = 5) -> str:
     return ", ".join(names[:at_most]) + more
 
 
-def _sources_of(name: str, config: Sa2VAConfig | None) -> dict[str, Source] | None:
+def _sources_of(name: str, config: CheckpointConfig | None) -> dict[str, Source] | None:
     if name in POINTS_PUBLISHED:
         return {}
     if name == GAUSSIAN_PUBLISHED:
@@ -265,13 +265,15 @@ def _sources_of(name: str, config: Sa2VAConfig | None) -> dict[str, Source] | No
         return {part: Source((name,), Chunk(i, 3)) for i, part in enumerate(parts)}
     if name.startswith(LANGUAGE):
         return _language_sources(name, config)
-    renamed = _first_rename(name, RENAMES)
+    renamed = _first_rename(name, (*config.renames, *RENAMES) if config else RENAMES)
     return {renamed: Source((name,))} if renamed else None
 
 
-def _language_sources(name: str, config: Sa2VAConfig | None) -> dict[str, Source] | None:
+def _language_sources(name: str, config: CheckpointConfig | None) -> dict[str, Source] | None:
     if config is None:
         return {name: Source((name,))}
+    if not isinstance(config, InternVLConfig):
+        return None
     language = LANGUAGE_MODELS[config.language]
     if language.has_wqkv and _rename(name, WQKV_PUBLISHED, WQKV_PUBLISHED):
         kv_heads = config.llm.num_key_value_heads

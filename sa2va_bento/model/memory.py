@@ -7,8 +7,8 @@ import torch
 from accelerate import init_empty_weights
 
 from sa2va_bento.errors import CheckpointError
-from sa2va_bento.model.config import Sa2VAConfig
-from sa2va_bento.model.internvl import InternVLSa2VA
+from sa2va_bento.model.config import CheckpointConfig
+from sa2va_bento.model.families import build_model
 
 GIB = 2**30
 ACTIVATION_COPIES = 6
@@ -46,7 +46,7 @@ class MemoryEstimate:
         return f"{self.total / GIB:.2f} GiB ({listed})"
 
 
-def estimate(config: Sa2VAConfig, element: int, workload: Workload) -> MemoryEstimate:
+def estimate(config: CheckpointConfig, element: int, workload: Workload) -> MemoryEstimate:
     """What a model of this configuration needs, `element` being the bytes of a number. Nothing is loaded."""
     return MemoryEstimate(
         weights=element * sum(parameter_counts(config).values()),
@@ -56,26 +56,25 @@ def estimate(config: Sa2VAConfig, element: int, workload: Workload) -> MemoryEst
     )
 
 
-def parameter_counts(config: Sa2VAConfig) -> dict[str, int]:
+def parameter_counts(config: CheckpointConfig) -> dict[str, int]:
     """Parameters of each part, a tied head not counted twice."""
     with init_empty_weights(include_buffers=False):
-        model = InternVLSa2VA(config)
+        model = build_model(config)
     return {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
 
 
-def kv_elements(config: Sa2VAConfig) -> int:
+def kv_elements(config: CheckpointConfig) -> int:
     """Numbers that the cache holds for a token."""
     llm = config.llm
     width = getattr(llm, "head_dim", None) or llm.hidden_size // llm.num_attention_heads
     return 2 * llm.num_hidden_layers * llm.num_key_value_heads * width
 
 
-def _widest(config: Sa2VAConfig, workload: Workload) -> int:
+def _widest(config: CheckpointConfig, workload: Workload) -> int:
     """Numbers in the widest tensor of the three towers' largest batches."""
-    vision, side = config.vision, config.sam2_shape.image_size // 4
-    patches = (2 * config.cells_per_side) ** 2
+    side = config.sam2_shape.image_size // 4
     return max(
-        workload.max_tiles * patches * vision.intermediate_size,
+        workload.max_tiles * config.elements_per_tile,
         workload.max_prefill * max(config.llm.intermediate_size, workload.context),
         workload.max_images * side * side * 4 * config.sam2_shape.embed_dim,
     )

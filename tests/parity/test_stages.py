@@ -22,6 +22,7 @@ from sa2va_bento.engine.sequence import MaskLogits
 from sa2va_bento.masks import low_res_to_mask
 from sa2va_bento.model.checkpoint import Placement, load_model
 from sa2va_bento.model.grounding import DecodedMasks, ImageFeatures, decode_proposals, encode_image
+from sa2va_bento.model.internvl import InternVLSa2VA
 from sa2va_bento.model.tokenizer import PromptTokenizer, Special
 from sa2va_bento.pipeline import Pipeline, Prepared
 from sa2va_bento.result import PredictRequest
@@ -49,6 +50,7 @@ class Case:
 
     def __init__(self, loaded: Loaded, name: str) -> None:
         self.runner, self.pipeline, self.tokenizer = loaded.runner, loaded.pipeline, loaded.tokenizer
+        assert isinstance(loaded.runner.model, InternVLSa2VA)
         self.model = loaded.runner.model
         self.spec = module("inputs").CASES[name.partition("/")[2]]
         with np.load(GOLDEN / f"{name}.npz") as arrays:
