@@ -34,6 +34,8 @@ def check(model: str) -> None:
     needed = estimate(found.config, placement.dtype.itemsize, workload_of(settings, limits_of(settings, found.config)))
     print(f"folder    {folder}")
     print(f"family    {found.config.family}, template {found.config.template}")
+    if found.config.sam2.has_tuned_decoder:
+        print("          Sa2VA-i: a tuned mask decoder for prompts, the original one for following objects")
     for part, count in parameter_counts(found.config).items():
         print(f"          {part:<20}{count / 1e6:>10.1f} M parameters")
     print(f"tensors   {found.tensors} in {found.files} file(s), every one has its place")

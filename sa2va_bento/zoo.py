@@ -31,5 +31,10 @@ ZOO = (
     Published("ByteDance/Sa2VA-Qwen2_5-VL-7B", "Qwen2.5-VL", "Qwen2.5-7B", 8.52, is_supported=False),
     Published("ByteDance/Sa2VA-Qwen3-VL-2B", "Qwen3-VL", "Qwen3-1.7B", 2.4, is_supported=False),
     Published("ByteDance/Sa2VA-Qwen3-VL-4B", "Qwen3-VL", "Qwen3-4B", 4.66, is_supported=False),
+    Published("kumuji/Sa2VA-i-1B", "InternViT-300M", "Qwen2.5-0.5B", 1.16),
+    Published("kumuji/Sa2VA-i-4B", "InternViT-300M", "Qwen2.5-3B", 3.94),
+    Published("kumuji/Sa2VA-i-8B", "InternViT-300M", "InternLM2.5-7B", 8.32),
+    Published("kumuji/Sa2VA-i-26B", "InternViT-6B", "InternLM2.5-20B", 25.78),
 )
-"""Sizes include SAM 2.0 Hiera-L (0.22 billion), which all of them carry."""
+"""Sizes include SAM 2.0 Hiera-L (0.22 billion), which all of them carry. Those of kumuji are Sa2VA-i: the same models
+with SAM2's original mask decoder beside the tuned one."""

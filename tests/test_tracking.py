@@ -14,7 +14,7 @@ from sa2va_bento.model.grounding import ImageFeatures
 from sa2va_bento.model.tracking import Memory, MemoryBank, TrackedFrame, track
 
 SHAPE = Sam2Shape(
-    image_size=64, d_model=128, embed_dim=16, num_heads=1, stages=(1, 1, 1, 1), global_att_blocks=(2,),
+    image_size=64, d_model=128, embed_dim=16, num_heads=1, stages=(1, 1, 2, 1), global_att_blocks=(3,),
     memory_attention_layers=2, memory_attention_dim_feedforward=64, mask_decoder_mlp_dim=64,
 )  # fmt: skip
 
@@ -81,7 +81,7 @@ def test_a_clip_that_the_language_model_saw_whole_has_no_followed_frames(sam: Sa
     frames = tracked(sam, [clip(1, 3)], prompts(3, 1), [0])
     picture = tracked(sam, [clip(1, 3)[2:]], prompts(3, 1), [0])
     assert [frame.frame for frame in frames] == [0, 1, 2]
-    assert torch.equal(frames[2].masks.logits, picture[0].masks.logits)
+    assert torch.allclose(frames[2].masks.logits, picture[0].masks.logits, atol=1e-5)
 
 
 @torch.no_grad()

@@ -18,10 +18,12 @@ from sa2va_bento.errors import CheckpointError
 from sa2va_bento.model.config import CheckpointConfig
 from sa2va_bento.model.families import build_model, read_config
 from sa2va_bento.model.family import Sa2VA
-from sa2va_bento.model.keymap import GAUSSIAN_IN_TREE, Source, name_some, plan
+from sa2va_bento.model.keymap import GAUSSIAN_IN_TREE, SAM, Source, name_some, plan
+from sa2va_bento.model.sam2 import TUNED_DECODER
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+TUNED = f"{SAM}.{TUNED_DECODER}."
 LM_HEAD = "language_model.lm_head.weight"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -168,6 +170,7 @@ def _open(folder: Path, stack: ExitStack) -> _Opened:
     sources = plan(reader.shapes, config)
     if LM_HEAD in sources:  # a head of its own wins over a configuration that ties it
         config.llm.tie_word_embeddings = False
+    config.sam2.has_tuned_decoder = any(name.startswith(TUNED) for name in sources)  # Sa2VA-i; config.json is silent
     with init_empty_weights(include_buffers=False):
         model = build_model(config)
     _check(folder, model, sources, reader.shapes)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import Sam2VideoModel
 from transformers.cache_utils import Cache
 
 from sa2va_bento.model.config import CheckpointConfig
+from sa2va_bento.model.sam2 import Sam2
 
 Grid = tuple[int, int]
 """Rows and columns of the image tokens that stand for one image (or one tile of it)."""
@@ -39,7 +39,7 @@ class Sa2VA(nn.Module, ABC):
     def add_grounding(self) -> None:
         """Makes the parts that all families share; the last step of making a model."""
         width = self.config.llm.hidden_size
-        self.grounding_encoder = Sam2VideoModel(self.config.sam2)
+        self.grounding_encoder = Sam2(self.config.sam2)
         self.text_hidden_fcs = nn.Sequential(
             nn.Linear(width, width), nn.ReLU(), nn.Linear(width, self.config.sam2_shape.d_model)
         )

@@ -12,21 +12,30 @@ from typing import cast
 import torch
 from torch import Tensor
 from transformers import Sam2VideoModel
-from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoVisionEncoderOutput
+from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoMaskDecoder, Sam2VideoVisionEncoderOutput
+
+from sa2va_bento.model.sam2 import has_tuned_decoder, prompt_decoder
 
 
 @dataclass(frozen=True)
 class ImageFeatures:
     """SAM2's features of N images: strides 4 and 8 for detail, (N, d/8, S/4, S/4) and (N, d/4, S/8, S/8),
-    and the embedding at stride 16, (N, d, S/16, S/16), not yet told that there is no memory."""
+    and the embedding at stride 16, (N, d, S/16, S/16), not yet told that there is no memory.
+
+    Each mask decoder makes the details of its own. Where there is a second decoder, which follows objects, its details
+    are `following4` and `following8`.
+    """
 
     stride4: Tensor
     stride8: Tensor
     embedding: Tensor
+    following4: Tensor | None = None
+    following8: Tensor | None = None
 
     @property
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.stride4, self.stride8, self.embedding
+    def tensors(self) -> tuple[Tensor, ...]:
+        maps = (self.stride4, self.stride8, self.embedding, self.following4, self.following8)
+        return tuple(tensor for tensor in maps if tensor is not None)
 
     @classmethod
     def stack(cls, parts: Sequence["ImageFeatures"]) -> "ImageFeatures":
@@ -39,7 +48,19 @@ class ImageFeatures:
 
     def rows(self, index: Tensor) -> "ImageFeatures":
         """The features of image `index[i]` at row i: what a decoder batch over several `[SEG]`s reads."""
-        return ImageFeatures(self.stride4[index], self.stride8[index], self.embedding[index])
+        return ImageFeatures(*(maps[index] for maps in self.tensors))
+
+    @property
+    def details(self) -> list[Tensor]:
+        """What the decoder that reads prompts reads beside the embedding."""
+        return [self.stride4, self.stride8]
+
+    @property
+    def following_details(self) -> list[Tensor]:
+        """What the decoder that follows objects reads: the same one in most checkpoints."""
+        if self.following4 is None or self.following8 is None:
+            return self.details
+        return [self.following4, self.following8]
 
 
 @dataclass(frozen=True)
@@ -66,44 +87,61 @@ class BestMasks:
 
 def encode_image(sam: Sam2VideoModel, pixels: Tensor) -> ImageFeatures:
     """Pixels (N, 3, S, S) to features. The costly part of grounding: once an image, whatever is asked about it."""
-    output = cast(Sam2VideoVisionEncoderOutput, sam.get_image_features(pixels))
-    levels = cast(Sequence[Tensor], output.fpn_hidden_states)  # each (h * w, N, C), finest first
-    maps = [
-        flat.permute(1, 2, 0).unflatten(-1, tuple(size))
-        for flat, size in zip(levels, sam.backbone_feature_sizes, strict=True)
-    ]
-    return ImageFeatures(*maps)
+    output = cast(Sam2VideoVisionEncoderOutput, sam.vision_encoder(pixels))
+    stride4, stride8, embedding = cast(Sequence[Tensor], output.fpn_hidden_states)  # each (N, d, h, w)
+    decoders = [prompt_decoder(sam), sam.mask_decoder] if has_tuned_decoder(sam) else [sam.mask_decoder]
+    first, *second = [(decoder.conv_s0(stride4), decoder.conv_s1(stride8)) for decoder in decoders]
+    return ImageFeatures(*first, embedding, *(maps for details in second for maps in details))
 
 
 def decode_proposals(sam: Sam2VideoModel, features: ImageFeatures, prompts: Tensor) -> DecodedMasks:
     """Three mask proposals for each prompt (B, d) on the features of its image (B rows)."""
     embedding = features.embedding + sam.no_memory_embedding.view(1, -1, 1, 1)
-    return _decode(sam, features, embedding, prompts[:, None, None])
+    return _decode(sam, prompt_decoder(sam), features.details, embedding, prompts[:, None, None])
 
 
 def decode_unprompted(sam: Sam2VideoModel, features: ImageFeatures, embedding: Tensor) -> DecodedMasks:
     """Three mask proposals on an embedding (B, d, S/16, S/16) that has attended to memories, without a prompt; the
     details are those of `features`."""
-    return _decode(sam, features, embedding, embedding.new_zeros(len(embedding), 1, 0, embedding.shape[1]))
+    no_prompts = embedding.new_zeros(len(embedding), 1, 0, embedding.shape[1])
+    return _decode(sam, sam.mask_decoder, features.following_details, embedding, no_prompts)
 
 
-def _decode(sam: Sam2VideoModel, features: ImageFeatures, embedding: Tensor, prompts: Tensor) -> DecodedMasks:
+def decode_mask(sam: Sam2VideoModel, features: ImageFeatures, masks: Tensor) -> DecodedMasks:
+    """SAM2's one answer (B, 1, ...) to masks (B, 1, S, S) of zeros and ones, by the decoder that follows objects: its
+    token is how that decoder would have said the mask."""
+    no_prompts = features.embedding.new_zeros(len(masks), 1, 0, features.embedding.shape[1])
+    prompt_masks = sam.mask_downsample(masks.to(features.embedding.dtype))
+    return _decode(
+        sam, sam.mask_decoder, features.following_details, features.embedding, no_prompts, prompt_masks, proposals=False
+    )
+
+
+def _decode(
+    sam: Sam2VideoModel,
+    decoder: Sam2VideoMaskDecoder,
+    details: list[Tensor],
+    embedding: Tensor,
+    prompts: Tensor,
+    masks: Tensor | None = None,
+    proposals: bool = True,
+) -> DecodedMasks:
     """The sparse prompt is [not a point, not a point, prompts (B, 1, 0 or 1, d)]: upstream adds the language
     embedding behind an empty point and the padding point that goes with it."""
     batch, dtype = len(embedding), embedding.dtype
     empty_points = torch.zeros(batch, 1, 1, 2, dtype=dtype, device=embedding.device)
     not_points = -torch.ones(batch, 1, 1, dtype=torch.int32, device=embedding.device)
     sparse, dense = sam.prompt_encoder(
-        input_points=empty_points, input_labels=not_points, input_boxes=None, input_masks=None
+        input_points=empty_points, input_labels=not_points, input_boxes=None, input_masks=masks
     )
     positions = sam.get_image_wide_positional_embeddings().to(dtype)
-    logits, iou, tokens, object_score = sam.mask_decoder(
+    logits, iou, tokens, object_score = decoder(
         image_embeddings=embedding,
         image_positional_embeddings=positions.expand(batch, -1, -1, -1),
         sparse_prompt_embeddings=torch.cat([sparse.to(dtype), prompts.to(dtype)], dim=2),
         dense_prompt_embeddings=dense,
-        multimask_output=True,
-        high_resolution_features=[features.stride4, features.stride8],
+        multimask_output=proposals,
+        high_resolution_features=details,
     )
     return DecodedMasks(logits[:, 0], iou[:, 0], tokens[:, 0], object_score[:, 0])
 

@@ -51,6 +51,8 @@ HIERA_RENAMES = (
     ("image_encoder.neck.convs.{n}.conv.{rest}", "vision_encoder.neck.convs.{n}.{rest}"),
 )
 
+DOWNSAMPLER, FUSER = "memory_encoder.mask_downsampler", "memory_encoder.memory_fuser.layers"
+FUSED = (("dwconv", "depthwise_conv"), ("norm", "layer_norm"), *((f"pwconv{i}", f"pointwise_conv{i}") for i in (1, 2)))
 MEMORY_RENAMES = (
     ("mask_downsample.{rest}", "mask_downsample.{rest}"),
     ("no_mem_embed", "no_memory_embedding"),
@@ -69,27 +71,17 @@ MEMORY_RENAMES = (
     ("memory_attention.layers.{n}.{rest}", "memory_attention.layers.{n}.{rest}"),
     ("memory_encoder.pix_feat_proj.{rest}", "memory_encoder.feature_projection.{rest}"),
     ("memory_encoder.out_proj.{rest}", "memory_encoder.projection.{rest}"),
-    ("memory_encoder.fuser.layers.{n}.dwconv.{rest}", "memory_encoder.memory_fuser.layers.{n}.depthwise_conv.{rest}"),
-    ("memory_encoder.fuser.layers.{n}.norm.{rest}", "memory_encoder.memory_fuser.layers.{n}.layer_norm.{rest}"),
-    (
-        "memory_encoder.fuser.layers.{n}.pwconv1.{rest}",
-        "memory_encoder.memory_fuser.layers.{n}.pointwise_conv1.{rest}",
-    ),
-    (
-        "memory_encoder.fuser.layers.{n}.pwconv2.{rest}",
-        "memory_encoder.memory_fuser.layers.{n}.pointwise_conv2.{rest}",
-    ),
+    *((f"memory_encoder.fuser.layers.{{n}}.{a}.{{rest}}", f"{FUSER}.{{n}}.{b}.{{rest}}") for a, b in FUSED),
     ("memory_encoder.fuser.layers.{n}.g_weight", "memory_encoder.memory_fuser.layers.{n}.scale"),
     ("memory_encoder.fuser.layers.{n}.gamma", "memory_encoder.memory_fuser.layers.{n}.scale"),
     ("memory_encoder.fuser.layers.{n}.weight", "memory_encoder.memory_fuser.layers.{n}.scale"),
     # SAM2's mask downsampler is a flat list of (convolution, norm, GELU) triples and a last convolution.
     *(
-        (f"memory_encoder.mask_downsampler.encoder.{3 * i + j}.{{rest}}", f"{prefix}.{i}.{name}.{{rest}}")
-        for prefix in ("memory_encoder.mask_downsampler.layers",)
+        (f"{DOWNSAMPLER}.encoder.{3 * i + j}.{{rest}}", f"{DOWNSAMPLER}.layers.{i}.{name}.{{rest}}")
         for i in range(4)
         for j, name in enumerate(("conv", "layer_norm"))
     ),
-    ("memory_encoder.mask_downsampler.encoder.12.{rest}", "memory_encoder.mask_downsampler.final_conv.{rest}"),
+    (f"{DOWNSAMPLER}.encoder.12.{{rest}}", f"{DOWNSAMPLER}.final_conv.{{rest}}"),
 )
 
 
@@ -147,9 +139,17 @@ DECODER_RENAMES = (
     ("sam_mask_decoder.{rest}", "mask_decoder.{rest}"),
 )
 
+TUNED_RENAMES = tuple(
+    (a.replace("sam_mask_decoder.", "sam_mask_decoder_modified.", 1), f"tuned_{b}")
+    for a, b in DECODER_RENAMES
+    if a.startswith("sam_mask_decoder.")
+)
+"""The second mask decoder of Sa2VA-i (`model/sam2.py`)."""
+SAM_RENAMES = (*HIERA_RENAMES, *MEMORY_RENAMES, *DECODER_RENAMES, *TUNED_RENAMES)
+
 RENAMES: tuple[tuple[str, str], ...] = (
     *((f"{VIT}.{a}", f"{VIT}.{b}") for a, b in VIT_RENAMES),
-    *((f"{SAM_PUBLISHED}.{a}", f"{SAM}.{b}") for a, b in (*HIERA_RENAMES, *MEMORY_RENAMES, *DECODER_RENAMES)),
+    *((f"{SAM_PUBLISHED}.{a}", f"{SAM}.{b}") for a, b in SAM_RENAMES),
     *((f"{part}{{rest}}", f"{part}{{rest}}") for part in PROJECTORS),
 )
 """All but those that depend on the language model or the family."""

@@ -1,26 +1,50 @@
 """From `[SEG]` embeddings to mask logits on every frame of a clip, on the sub-modules of the in-tree `Sam2VideoModel`.
 
-The frames that the language model saw are conditioning frames: each is decoded with the `[SEG]` prompt, as a picture
-is. Every other frame is decoded without a prompt, on features that have attended to memories: those of all
-conditioning frames, of up to six frames before, and the object pointers of both. A memory is a frame's features fused
-with its own mask as probabilities, never cut.
+The frames that the language model saw, the first ones, are conditioning frames: each is decoded with the `[SEG]`
+prompt, as a picture is. Every other frame is decoded without a prompt, on features that have attended to memories:
+those of all conditioning frames, of up to six frames before, and the object pointers of both. A memory is a frame's
+features fused with its own mask as probabilities, never cut.
+
+Sa2VA-i's checkpoints (`model/sam2.py`) have two mask decoders, and other rules: the language model sees frames spread
+over the whole clip; their masks, by the tuned decoder, are cut and remembered as if they had been drawn; the original
+decoder follows them, and where it scores an object absent there is no mask.
 
 The batch dimension carries objects: B rows, of one clip or of several of one length. Nothing here disables gradients
 or picks a device, so that training runs the same functions.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from transformers import Sam2VideoModel
 
-from sa2va_bento.model.grounding import BestMasks, ImageFeatures, best_masks, decode_proposals, decode_unprompted
+from sa2va_bento.model.grounding import (
+    BestMasks,
+    ImageFeatures,
+    best_masks,
+    decode_mask,
+    decode_proposals,
+    decode_unprompted,
+)
+from sa2va_bento.model.sam2 import has_tuned_decoder
 
 FRAMES_SEEN = 5
-"""Frames of a clip that upstream shows to the language model: the first ones."""
+"""Most frames of a clip that upstream shows to the language model."""
+ABSENT = -1024.0
+"""Logit of a mask that SAM2 hides since it scores the object absent."""
+DRAWN_SCALE, DRAWN_BIAS = 20.0, -10.0
+"""A drawn mask's zeros and ones as logits, in SAM2."""
+
+
+def frames_seen(sam: Sam2VideoModel, frames: int) -> list[int]:
+    """The frames of a clip that the language model sees, which are also its conditioning frames: the first ones, or
+    for Sa2VA-i frames at equal distances from the first to the last."""
+    if not has_tuned_decoder(sam):
+        return list(range(min(FRAMES_SEEN, frames)))
+    return sorted({place * (frames - 1) // (FRAMES_SEEN - 1) for place in range(FRAMES_SEEN)})
 
 
 @dataclass(frozen=True)
@@ -97,9 +121,9 @@ def track(
         frames: Length of each clip.
         prompts: (B, d), the `[SEG]` embeddings of all clips.
         clips: (B,), the row of `features_of(t)` that each prompt is about.
-        conditioning: The frames that the prompts are decoded on; the first `FRAMES_SEEN` unless given.
+        conditioning: The frames that the prompts are decoded on; those of `frames_seen` unless given.
     """
-    prompted = list(range(min(FRAMES_SEEN, frames))) if conditioning is None else list(conditioning)
+    prompted = frames_seen(sam, frames) if conditioning is None else conditioning
     bank = MemoryBank.of(sam, frames)
     for frame in prompted:
         tracked = condition_frame(sam, frame, features_of(frame).rows(clips), prompts)
@@ -118,23 +142,43 @@ def _others(frames: int, prompted: Collection[int]) -> Iterator[int]:
 def condition_frame(sam: Sam2VideoModel, frame: int, features: ImageFeatures, prompts: Tensor) -> TrackedFrame:
     """A conditioning frame's features (B rows) decoded with the prompts (B, d), as a picture is."""
     best = best_masks(decode_proposals(sam, features, prompts))
-    return TrackedFrame(frame, best, remember(sam, features, best))
+    remembered = _redrawn(sam, features, best) if has_tuned_decoder(sam) else best
+    return TrackedFrame(frame, best, remember(sam, features, remembered))
 
 
 def follow_frame(sam: Sam2VideoModel, frame: int, features: ImageFeatures, bank: MemoryBank) -> TrackedFrame:
     """A later frame's features (B rows) decoded on what the bank remembers, without a prompt."""
     recalled = attend_to_memory(sam, frame, features.embedding, bank)
     best = best_masks(decode_unprompted(sam, features, recalled))
+    if has_tuned_decoder(sam):
+        best = replace(best, logits=best.logits.where(best.object_score[:, None, None] > 0, ABSENT))
     return TrackedFrame(frame, best, remember(sam, features, best))
+
+
+def _redrawn(sam: Sam2VideoModel, features: ImageFeatures, draft: BestMasks) -> BestMasks:
+    """The tuned decoder's masks as the original decoder would remember them had they been drawn: cut, and with a
+    token of its own. (Sa2VA-i cuts at the clip's size; cutting at SAM2's differs on boundaries alone.)"""
+    drawn = (_at_full_size(draft.logits) > 0).float()  # (B, 1, S, S)
+    low = interpolate(
+        drawn * DRAWN_SCALE + DRAWN_BIAS, draft.logits.shape[-2:], mode="bilinear", align_corners=False, antialias=True
+    )
+    decoded = decode_mask(sam, features, drawn)
+    score = torch.where(drawn.flatten(1).any(dim=1), decoded.object_score[:, 0], ABSENT)
+    return BestMasks(low[:, 0].to(draft.logits.dtype), draft.iou, score, decoded.tokens[:, 0])
 
 
 def remember(sam: Sam2VideoModel, features: ImageFeatures, best: BestMasks) -> Memory:
     """The memory of a frame's masks. Its map is made from the features before they attended to anything."""
-    size = [4 * side for side in best.logits.shape[-2:]]  # the picture's, as SAM2 sees it
-    masks = interpolate(best.logits[:, None], size, mode="bilinear", align_corners=False)
+    masks = _at_full_size(best.logits)
     flat = features.embedding.flatten(2).permute(2, 0, 1)  # (h * w, B, d)
     encoded, _ = sam._encode_new_memory(flat, masks, best.object_score[:, None], is_mask_from_pts=False)
     return Memory(encoded, _pointers(sam, best))
+
+
+def _at_full_size(logits: Tensor) -> Tensor:
+    """Mask logits (B, S/4, S/4) at the size of the picture that SAM2 sees: (B, 1, S, S)."""
+    size = [4 * side for side in logits.shape[-2:]]
+    return interpolate(logits[:, None], size, mode="bilinear", align_corners=False)
 
 
 def _pointers(sam: Sam2VideoModel, best: BestMasks) -> Tensor:
