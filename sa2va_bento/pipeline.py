@@ -4,11 +4,13 @@ Pure functions of their inputs and of a loaded checkpoint; threads and queues ar
 """
 
 import time
+from array import array
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
+from hashlib import blake2b
 
-from sa2va_bento.engine.sequence import Generation, MaskLogits, PictureInput, Sequence
+from sa2va_bento.engine.sequence import Generation, MaskLogits, PictureInput, Prefix, Sequence
 from sa2va_bento.errors import BadRequestError, PayloadTooLargeError
 from sa2va_bento.masks import low_res_to_mask
 from sa2va_bento.model.config import CheckpointConfig, InternVLConfig
@@ -43,7 +45,7 @@ class Pipeline:
         self._stop_ids = tokenizer.ids_of([*self._template.stop_words, tokenizer.eos_token])
         self._stop_words = tuple(word for word in self._template.stop_words if not tokenizer.ids_of([word]))
         """Those that this tokenizer has no token for: they end a reply as text does."""
-        self._seg_id = tokenizer.id_of(SEG)
+        self._seg_id, self._image_token_id = tokenizer.id_of(SEG), tokenizer.id_of(self._template.image_token)
         self._context = limits_of(settings, config).context
 
     def prepare(self, request: PredictRequest) -> Prepared:
@@ -106,8 +108,15 @@ class Pipeline:
             sampling=request.sampling,
             ends_reply=self._ends_reply((*request.stop, *self._stop_words)),
             seg_id=self._seg_id,
+            prefix=self._prefix(ids, picture) if picture else None,
             deadline=time.monotonic() + self._settings.timeout_s,
         )
+
+    def _prefix(self, ids: list[int], picture: PreparedPicture) -> Prefix:
+        """The prompt up to the last token of the picture itself; what its regions add comes later."""
+        places = [place for place, token in enumerate(ids) if token == self._image_token_id]
+        length = places[sum(rows * columns for rows, columns in picture.grids) - 1] + 1
+        return Prefix(f"{picture.tiles_key}/{blake2b(array('I', ids[:length]), digest_size=16).hexdigest()}", length)
 
     def _ends_reply(self, stop: tuple[str, ...]) -> Callable[[list[int]], bool]:
         """Looks for stop strings in the reply's last tokens: as many as the longest has bytes, so that none is missed

@@ -43,7 +43,13 @@ class Predictor:
         self._pipeline = Pipeline(model.config, tokenizer, settings)
         limits = limits_of(settings, model.config)
         image_token = tokenizer.id_of(TEMPLATES[model.config.template].image_token)
-        self._runner = Runner(model, image_token, limits, settings.feature_cache_bytes)
+        self._runner = Runner(
+            model,
+            image_token,
+            limits,
+            feature_cache_bytes=settings.feature_cache_bytes,
+            prefix_cache_bytes=settings.prefix_cache_bytes,
+        )
         self._engine = EngineThread(self._runner, Scheduler(limits))
         self._pool = ThreadPoolExecutor(PREPARE_THREADS, thread_name_prefix="sa2va-prepare")
         self._max_pending = settings.max_queue

@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     feature_cache_mb: float = Field(
         default=512.0, ge=0, description="Memory of the device for features of pictures seen before, MiB; 0 keeps none"
     )
+    prefix_cache_mb: float = Field(
+        default=512.0, ge=0, description="Memory of the device for what was read of pictures seen before, MiB"
+    )
     max_queue: int = Field(default=64, ge=1, description="Most requests that wait for the model; beyond it 503")
     timeout_s: float = Field(default=60.0, gt=0, description="Deadline of a request in seconds; past it 504")
     heartbeat_s: float = Field(default=5.0, gt=0, description="Silence in seconds after which a stream shows it lives")
@@ -120,6 +123,10 @@ class Settings(BaseSettings):
     @property
     def feature_cache_bytes(self) -> int:
         return int(self.feature_cache_mb * 2**20)
+
+    @property
+    def prefix_cache_bytes(self) -> int:
+        return int(self.prefix_cache_mb * 2**20)
 
     @property
     def max_image_pixels(self) -> int:

@@ -21,4 +21,5 @@ def workload_of(settings: Settings, limits: Limits) -> Workload:
         max_tiles=limits.max_tiles,
         max_images=limits.max_images,
         feature_cache_bytes=settings.feature_cache_bytes,
+        prefix_cache_bytes=settings.prefix_cache_bytes,
     )

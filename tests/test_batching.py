@@ -48,7 +48,9 @@ def wandering(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(wandering: Path) -> list[Prediction]:
-    predictor = Predictor.load(Settings(model_path=str(wandering), slots=1, feature_cache_mb=0, context=2048))
+    predictor = Predictor.load(
+        Settings(model_path=str(wandering), slots=1, feature_cache_mb=0, prefix_cache_mb=0, context=2048)
+    )
     answers = [predictor.predict(request) for request in requests()]
     predictor.close()
     return answers
@@ -75,6 +77,7 @@ def test_shuffled_arrivals_give_the_same_answers(alone: list[Prediction], crowd:
     for number, future in futures.items():
         answer = future.result(60)
         assert (answer.result, answer.usage) == (alone[number].result, alone[number].usage)
+    assert crowd._runner.prefixes.hits > 0
 
 
 def test_cancellations_in_the_middle_disturb_nobody(alone: list[Prediction], crowd: Predictor) -> None:
@@ -112,7 +115,7 @@ def test_masks_in_a_crowd_are_those_of_a_request_alone(tmp_path: Path) -> None:
     folder = write_scripted_checkpoint("qwen2_two", tmp_path)
     pictures = [module("scripted/inputs").image(90 + 10 * n, 70, n) for n in range(3)]
     asked = [PredictRequest("Segment both.", pictures[n % 3], max_tiles=1) for n in range(6)]
-    single = Predictor.load(Settings(model_path=str(folder), slots=1, feature_cache_mb=0))
+    single = Predictor.load(Settings(model_path=str(folder), slots=1, feature_cache_mb=0, prefix_cache_mb=0))
     expected = [single.predict(request) for request in asked[:3]]
     single.close()
     many = Predictor.load(Settings(model_path=str(folder)))

@@ -26,10 +26,10 @@ class KVPool:
         self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in layers]
         self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in layers]
 
-    def prefill_view(self, first: int, count: int, start: int) -> Cache:
-        """A cache for `count` rows from row `first` that appends whatever it is given at place `start`."""
-        rows = slice(first, first + count)
-        return Cache(layers=[_AppendLayer(k[rows], v[rows], start) for k, v in self._layers()])
+    def prefill_view(self, rows: Tensor, places: Tensor, window: int) -> Cache:
+        """A cache for T tokens in each of B rows (B,), any of them: those of row `rows[i]` go to `places[i]` (B, T).
+        Attention sees the first `window` places."""
+        return Cache(layers=[_PrefillLayer(k, v, rows[:, None], places, window) for k, v in self._layers()])
 
     def decode_view(self, first: int, places: Tensor, window: int) -> Cache:
         """A cache for one token in each of the rows from row `first`: row i's goes to `places[i]` (B,). Attention
@@ -42,6 +42,15 @@ class KVPool:
         """Copies the first `length` places of a row to another row."""
         for buffer in (*self.keys, *self.values):
             buffer[target, :, :length] = buffer[source, :, :length]
+
+    def copy_out(self, row: int, length: int) -> Tensor:
+        """The first `length` places of a row, all layers' keys and values: (2 * layers, KV heads, length, width)."""
+        return torch.stack([buffer[row, :, :length] for buffer in (*self.keys, *self.values)])
+
+    def copy_in(self, row: int, content: Tensor) -> None:
+        """Writes what `copy_out` gave to the beginning of a row."""
+        for buffer, part in zip((*self.keys, *self.values), content, strict=True):
+            buffer[row, :, : part.shape[1]] = part
 
     def _layers(self) -> Iterator[tuple[Tensor, Tensor]]:
         return zip(self.keys, self.values, strict=True)
@@ -65,26 +74,26 @@ class _Layer(CacheLayerMixin):
         return self._keys.shape[2]
 
 
-class _AppendLayer(_Layer):
-    """Rows of one length that grow together, from `start` on."""
+class _PrefillLayer(_Layer):
+    """Rows of different lengths, several new places in each."""
 
-    def __init__(self, keys: Tensor, values: Tensor, start: int) -> None:
+    def __init__(self, keys: Tensor, values: Tensor, rows: Tensor, places: Tensor, window: int) -> None:
         super().__init__(keys, values)
-        self._start = start
+        self._rows, self._places, self._window = rows, places, window
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        end = self._start + key_states.shape[2]
-        self._keys[:, :, self._start : end] = key_states
-        self._values[:, :, self._start : end] = value_states
-        return self._keys[:, :, :end], self._values[:, :, :end]
+        self._keys[self._rows, :, self._places] = key_states.transpose(1, 2)  # (B, T, KV heads, width)
+        self._values[self._rows, :, self._places] = value_states.transpose(1, 2)
+        rows = self._rows[:, 0]
+        return self._keys[rows, :, : self._window], self._values[rows, :, : self._window]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self._start + query_length, 0
+        return self._window, 0
 
     def get_seq_length(self) -> int:
-        return self._start
+        return 0  # the caller passes positions, and a mask unless all rows begin at 0
 
 
 class _ScatterLayer(_Layer):
@@ -108,8 +117,8 @@ class _ScatterLayer(_Layer):
         return 0  # the caller passes mask and positions
 
 
-def decode_mask(places: Tensor, window: int, dtype: torch.dtype) -> Tensor:
-    """What a row that writes at `places[i]` (B,) may see: an additive mask (B, 1, 1, window)."""
-    seen = torch.arange(window, device=places.device)[None] <= places[:, None]
+def causal_mask(places: Tensor, window: int, dtype: torch.dtype) -> Tensor:
+    """What tokens at `places` (B, T) of their rows may see: an additive mask (B, 1, T, window)."""
+    seen = torch.arange(window, device=places.device) <= places[..., None]
     hidden = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=places.device)
-    return torch.where(seen, torch.zeros_like(hidden), hidden)[:, None, None]
+    return torch.where(seen, torch.zeros_like(hidden), hidden)[:, None]

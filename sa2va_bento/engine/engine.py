@@ -24,6 +24,10 @@ class ModelRunner(Protocol):
     """What the engine asks of the runner; `sa2va_bento.engine.runner.Runner` is the real one. Every computing method
     takes a batch and may be called again with parts of it."""
 
+    def reuse(self, sequences: list[Sequence]) -> list[int]:
+        """Takes over what was read for others; how many tokens of each prompt need not be read again."""
+        ...
+
     def encode(self, sequences: list[Sequence]) -> None:
         """Makes the image tokens of the sequences' pictures."""
         ...
@@ -70,6 +74,7 @@ class Engine:
         """
         self._drop_abandoned()
         self.scheduler.admit()
+        self._batch("prefill", self.scheduler.to_reuse(), self._reuse)
         self._batch("prefill", self.scheduler.to_encode(), self._encode)
         self._batch("prefill", self.scheduler.to_prefill(), self._prefill)
         for _ in range(self.scheduler.limits.decode_tokens):
@@ -88,6 +93,10 @@ class Engine:
             cancelled = sequence.is_cancelled()
             error = RequestCancelledError("cancelled") if cancelled else DeadlineExceededError("no answer in time")
             self._leave(sequence, error)
+
+    def _reuse(self, sequences: list[Sequence]) -> None:
+        for sequence, tokens in zip(sequences, self.runner.reuse(sequences), strict=True):
+            sequence.skip(tokens)
 
     def _encode(self, sequences: list[Sequence]) -> None:
         self.runner.encode(sequences)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from sa2va_bento.engine.cache import KVPool, decode_mask
+from sa2va_bento.engine.cache import KVPool, causal_mask
 from sa2va_bento.engine.features import FeatureCache
 from sa2va_bento.engine.graphs import DecodeGraphs
 from sa2va_bento.engine.sampler import SamplingBatch, choose
@@ -45,15 +45,28 @@ class _Held:
 class Runner:
     """Encodes pictures, prefills prompts, decodes tokens and grounds `[SEG]`s, all in batches."""
 
-    def __init__(self, model: Sa2VA, image_token_id: int, limits: Limits, feature_cache_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        model: Sa2VA,
+        image_token_id: int,
+        limits: Limits,
+        feature_cache_bytes: int = 0,
+        prefix_cache_bytes: int = 0,
+    ) -> None:
         self.model, self.image_token_id, self.limits = model, image_token_id, limits
         self.dtype, self.device = parameter_dtype(model), next(model.parameters()).device
         self.pool = KVPool(model.config.llm, limits.slots, limits.context, self.dtype, self.device)
         self.tile_features: FeatureCache[Tensor] = FeatureCache(feature_cache_bytes // 4)
         self.sam_features: FeatureCache[ImageFeatures] = FeatureCache(feature_cache_bytes - feature_cache_bytes // 4)
+        self.prefixes: FeatureCache[Tensor] = FeatureCache(prefix_cache_bytes)
         self.graphs = self._make_graphs() if self.device.type == "cuda" else None
         self._held: dict[Sequence, _Held] = {}
         self._rows: list[Sequence] = []  # the sequence of each row in use; rows in use come first
+
+    @torch.inference_mode()
+    def reuse(self, sequences: list[Sequence]) -> list[int]:
+        """Copies the keys and values of beginnings that are kept; how many tokens of each prompt they stand for."""
+        return [self._copy_prefix(sequence) for sequence in sequences]
 
     @torch.inference_mode()
     def encode(self, sequences: list[Sequence]) -> None:
@@ -73,26 +86,16 @@ class Runner:
 
     @torch.inference_mode()
     def prefill(self, sequences: list[Sequence], most: int) -> list[int | None]:
-        """Reads the next (up to `most`) tokens of each prompt: of several that are new, or of one. Gives the reply's
-        first token where the prompt is read to its end."""
-        rows = [self._row(sequence) for sequence in sequences]
-        if rows != list(range(rows[0], rows[0] + len(rows))):  # neighbours left while a failed batch is retried
-            return [token for sequence in sequences for token in self.prefill([sequence], most)]
-        start = sequences[0].prefilled
+        """Reads the next (up to `most`) tokens of each prompt, wherever each of them is. Gives the reply's first token
+        where the prompt is read to its end."""
         prompts = [self._prompt(sequence) for sequence in sequences]
-        parts = [prompt.embeddings[start : start + most] for prompt in prompts]
-        positions = [prompt.positions[start : start + most] for prompt in prompts if prompt.positions is not None]
-        # Shorter prompts are padded at their end: nothing before it can see the padding, and decoding overwrites it.
-        view = self.pool.prefill_view(rows[0], len(rows), start)
-        hidden = self.model.language_body(
-            pad_sequence(parts, batch_first=True),  # (B, T, W)
-            view,
-            position_ids=pad_sequence(positions, batch_first=True) if positions else None,  # (B, T, P)
-        )
-        ends = torch.tensor([len(part) - 1 for part in parts], device=self.device)
-        last = hidden[torch.arange(len(parts), device=self.device), ends]  # (B, H)
+        pieces = [slice(s.prefilled, min(s.prefilled + most, len(s.prompt_ids))) for s in sequences]
+        hidden = self._read([self._row(sequence) for sequence in sequences], prompts, pieces)
+        ends = torch.tensor([piece.stop - piece.start - 1 for piece in pieces], device=self.device)
+        last = hidden[torch.arange(len(pieces), device=self.device), ends]  # (B, H)
         tokens = self._choose(last, sequences)
-        for sequence in sequences:
+        for sequence, piece in zip(sequences, pieces, strict=True):
+            self._keep_prefix(sequence, piece)
             if sequence.unread <= most:
                 self._held[sequence].prompt = None
         return [token if s.unread <= most else None for s, token in zip(sequences, tokens, strict=True)]
@@ -158,6 +161,21 @@ class Runner:
             self._rows.append(sequence)
         return held.row
 
+    def _copy_prefix(self, sequence: Sequence) -> int:
+        prefix = sequence.prefix
+        if prefix is None or prefix.key not in self.prefixes:
+            return 0
+        kept = self.prefixes.get(prefix.key)
+        assert kept is not None
+        self.pool.copy_in(self._row(sequence), kept)
+        return prefix.length
+
+    def _keep_prefix(self, sequence: Sequence, piece: slice) -> None:
+        """Keeps the beginning of a prompt for others once its row holds all of it."""
+        prefix = sequence.prefix
+        if prefix and piece.start < prefix.length <= piece.stop and self.prefixes.max_bytes:
+            self.prefixes.put(prefix.key, self.pool.copy_out(self._row(sequence), prefix.length))
+
     def _prompt(self, sequence: Sequence) -> PromptInputs:
         held = self._hold(sequence)
         if held.prompt is None:
@@ -166,6 +184,24 @@ class Runner:
             held.prompt = self.model.read_prompt(ids, held.image_tokens, grids, self.image_token_id)
             held.shift = held.prompt.shift
         return held.prompt
+
+    def _read(self, rows: list[int], prompts: list[PromptInputs], pieces: list[slice]) -> Tensor:
+        """Reads a piece of each prompt into its row; hidden states (B, T, H). Shorter pieces are padded at their end:
+        nothing before it can see the padding, and what follows overwrites it."""
+        parts = [prompt.embeddings[piece] for prompt, piece in zip(prompts, pieces, strict=True)]
+        positions = [p.positions[piece] for p, piece in zip(prompts, pieces, strict=True) if p.positions is not None]
+        embeddings = pad_sequence(parts, batch_first=True)  # (B, T, W)
+        index, starts = torch.tensor([rows, [piece.start for piece in pieces]], device=self.device)
+        places = starts[:, None] + torch.arange(embeddings.shape[1], device=self.device)  # (B, T)
+        places = places.clamp(max=self.pool.context - 1)  # of padding alone: no prompt reaches that far
+        window = min(max(piece.start for piece in pieces) + embeddings.shape[1], self.pool.context)
+        are_new = not any(piece.start for piece in pieces)
+        return self.model.language_body(
+            embeddings,
+            self.pool.prefill_view(index, places, window),
+            attention_mask=None if are_new else causal_mask(places, window, self.dtype),  # None: the faster kernel
+            position_ids=pad_sequence(positions, batch_first=True) if positions else places,  # (B, T, P) or (B, T)
+        )
 
     def _decode_rows(self, first: int, inputs: list[int], places: list[int], positions: list[int]) -> Tensor:
         """Reads one token in each row from row `first`; hidden states (B, H)."""
@@ -180,7 +216,7 @@ class Runner:
         return self.model.language_body(
             self.model.embed_tokens(ids[:, None]),
             self.pool.decode_view(first, places, window),
-            attention_mask=decode_mask(places, window, self.dtype),
+            attention_mask=causal_mask(places[:, None], window, self.dtype),
             position_ids=positions[:, None],
         )[:, 0]
 

@@ -52,18 +52,20 @@ class Scheduler:
             sequence.start()
             self.running.append(sequence)
 
+    def to_reuse(self) -> list[Sequence]:
+        """Sequences the beginning of whose prompts may have been read for others."""
+        return [sequence for sequence in self.running if sequence.may_reuse]
+
     def to_encode(self) -> list[Sequence]:
         """Sequences whose pictures are encoded next; at least one, however many tiles it has."""
         unread = [sequence for sequence in self.running if not sequence.is_encoded]
         return _within(unread, self.limits.max_tiles, lambda chosen: sum(s.tile_count for s in chosen))
 
     def to_prefill(self) -> list[Sequence]:
-        """Sequences whose prompts are read next: several whole prompts, or a piece of one."""
+        """Sequences whose prompts are read next: several, or a piece of a long one."""
+        most = self.limits.max_prefill
         ready = [sequence for sequence in self.running if sequence.is_encoded and sequence.unread]
-        if not ready or ready[0].prefilled:
-            return ready[:1]
-        fresh = [sequence for sequence in ready if not sequence.prefilled]
-        return _within(fresh, self.limits.max_prefill, lambda chosen: len(chosen) * max(s.unread for s in chosen))
+        return _within(ready, most, lambda chosen: len(chosen) * min(most, max(s.unread for s in chosen)))
 
     def to_decode(self) -> list[Sequence]:
         return [sequence for sequence in self.running if sequence.is_decoding]

@@ -42,6 +42,15 @@ class PictureInput:
 
 
 @dataclass(frozen=True)
+class Prefix:
+    """The first `length` tokens of a prompt, where they depend on the picture alone: every question about it begins
+    with them, so that their keys and values serve all of these. Equal keys mean equal tokens and equal pictures."""
+
+    key: str
+    length: int
+
+
+@dataclass(frozen=True)
 class MaskLogits:
     """What SAM2 says of one `[SEG]`: low-resolution logits (h, w) float32, predicted IoU, object score (0..1)."""
 
@@ -85,6 +94,7 @@ class Sequence:
     ends_reply: Callable[[list[int]], bool] = lambda output_ids: False
     """Whether a stop string of the request is in the reply so far."""
     seg_id: int = -1
+    prefix: Prefix | None = None
     listener: "Listener | None" = None
     deadline: float = float("inf")
     """`time.monotonic()` value after which nobody waits for the answer."""
@@ -110,6 +120,11 @@ class Sequence:
     @property
     def tile_count(self) -> int:
         return self.picture.tile_count if self.picture else 0
+
+    @property
+    def may_reuse(self) -> bool:
+        """Whether nothing of the prompt was read yet and others may have read its beginning."""
+        return self.prefix is not None and self.prefilled == 0
 
     @property
     def unread(self) -> int:
@@ -148,6 +163,12 @@ class Sequence:
     def start(self) -> None:
         self.status = Status.RUNNING
         self.spent("queue", time.monotonic() - self.submitted_at)
+
+    def skip(self, tokens: int) -> None:
+        """Notes that the first tokens of the prompt are in the cache, and with them the picture's."""
+        self.prefilled = tokens
+        if tokens and self.picture and not self.picture.region_cells:
+            self.is_encoded = True
 
     def append(self, token: int) -> None:
         """Adds the reply's next token and notes whether it ends the reply."""

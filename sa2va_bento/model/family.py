@@ -57,7 +57,8 @@ class Sa2VA(nn.Module, ABC):
     def read_prompt(
         self, input_ids: Tensor, image_tokens: Tensor | None, grids: Sequence[Grid], image_token_id: int
     ) -> PromptInputs:
-        """A prompt (T,) with the image tokens (K, W) of these grids put at its K placeholders, in order."""
+        """A prompt (T,) with the image tokens (K, W) of these grids put at its K placeholders, in order. Without them,
+        where they were read before, everything else is the same."""
 
     @abstractmethod
     def language_body(

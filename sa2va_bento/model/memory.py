@@ -25,6 +25,7 @@ class Workload:
     max_tiles: int
     max_images: int
     feature_cache_bytes: int
+    prefix_cache_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class MemoryEstimate:
         return self.weights + self.kv_cache + self.features + self.activations
 
     def __str__(self) -> str:
-        parts = (("weights", self.weights), ("KV cache", self.kv_cache), ("feature cache", self.features))
+        parts = (("weights", self.weights), ("KV cache", self.kv_cache), ("feature and prefix caches", self.features))
         listed = ", ".join(f"{name} {size / GIB:.2f}" for name, size in (*parts, ("activations", self.activations)))
         return f"{self.total / GIB:.2f} GiB ({listed})"
 
@@ -51,7 +52,7 @@ def estimate(config: CheckpointConfig, element: int, workload: Workload) -> Memo
     return MemoryEstimate(
         weights=element * sum(parameter_counts(config).values()),
         kv_cache=element * kv_elements(config) * workload.slots * workload.context,
-        features=workload.feature_cache_bytes,
+        features=workload.feature_cache_bytes + workload.prefix_cache_bytes,
         activations=element * ACTIVATION_COPIES * _widest(config, workload),
     )
 
@@ -93,5 +94,5 @@ def refuse_if_too_large(needed: MemoryEstimate, device: torch.device) -> None:
     if needed.total > free:
         raise CheckpointError(
             f"the model needs {needed}, {device} has {free / GIB:.2f} GiB free; "
-            "SA2VA_SLOTS, SA2VA_CONTEXT and SA2VA_FEATURE_CACHE_MB make it smaller"
+            "SA2VA_SLOTS, SA2VA_CONTEXT, SA2VA_FEATURE_CACHE_MB and SA2VA_PREFIX_CACHE_MB make it smaller"
         )
