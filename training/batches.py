@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.pool import Shard, open_pool
+from training.pool import open_pool
 
+TURNABLE = ("pool", "crowd")  # kinds whose pictures may be mirrored and turned: writing may not
 VIT_MEAN, VIT_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SAM_MEAN, SAM_STD = (0.484375, 0.455078125, 0.40625), (0.228515625, 0.2236328125, 0.224609375)
 
@@ -16,13 +17,14 @@ SAM_MEAN, SAM_STD = (0.484375, 0.455078125, 0.40625), (0.228515625, 0.2236328125
 @dataclass(frozen=True)
 class Batch:
     """`tiles` (B, 3, 224, 224) and `frames` (B, 3, 256, 256) normalised float32 (None when not asked for), `labels`
-    (B, 128, 128) int64, `things` (B, 5, 8) as in the pool, `scenes` (B,) the scenes' numbers in the pool."""
+    (B, 128, 128) int64, `things` (B, N, 8) as in the pool, `scenes` (B,) the scenes' numbers in the pool, all of one `kind`."""
 
     tiles: Tensor | None
     frames: Tensor | None
     labels: Tensor
     things: Tensor
     scenes: Tensor
+    kind: str
 
 
 class ScenePool:
@@ -32,7 +34,7 @@ class ScenePool:
         self, size: int, tiles: bool = False, frames: bool = False, forms: int = 2, kind: str = "pool"
     ) -> None:
         """`forms`: show each scene in one of the first so many of its eight mirrored and turned forms."""
-        self.shards: list[Shard] = open_pool(kind)
+        self.kind, self.shards = kind, open_pool(kind)
         self.size, self.tiles, self.frames, self.forms = size, tiles, frames, forms
         self.per_shard = len(self.shards[0].things)
         self.total = self.per_shard * len(self.shards)
@@ -45,22 +47,21 @@ class ScenePool:
                 yield self.batch(order[start : start + self.size])
 
     def batch(self, scenes: np.ndarray) -> Batch:
-        turn = int(np.random.randint(self.forms))
-        tiles = _pixels(self._rows("tiles", scenes), VIT_MEAN, VIT_STD, turn) if self.tiles else None
-        frames = _pixels(self._rows("frames", scenes), SAM_MEAN, SAM_STD, turn) if self.frames else None
+        turn = int(np.random.randint(self.forms)) if self.kind in TURNABLE else 0
+        tiles = turned(normalised(self._rows("tiles", scenes), VIT_MEAN, VIT_STD), turn) if self.tiles else None
+        frames = turned(normalised(self._rows("frames", scenes), SAM_MEAN, SAM_STD), turn) if self.frames else None
         labels = turned(torch.from_numpy(self._rows("labels", scenes)).long(), turn)
         things = turned_things(torch.from_numpy(self._rows("things", scenes)), turn)
-        return Batch(tiles, frames, labels, things, torch.from_numpy(scenes))
+        return Batch(tiles, frames, labels, things, torch.from_numpy(scenes), self.kind)
 
     def _rows(self, name: str, scenes: np.ndarray) -> np.ndarray:
         return np.stack([getattr(self.shards[i // self.per_shard], name)[i % self.per_shard] for i in scenes])
 
 
-def _pixels(images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...], turn: int) -> Tensor:
-    """(B, S, S, 3) uint8 to (B, 3, S, S) normalised."""
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float().div_(255)
-    pixels = pixels.sub_(torch.tensor(mean)[:, None, None]).div_(torch.tensor(std)[:, None, None])
-    return turned(pixels, turn).contiguous()
+def normalised(images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """(..., S, S, 3) uint8 to (..., 3, S, S) normalised float32."""
+    pixels = torch.from_numpy(images).movedim(-1, -3).float().div_(255)
+    return pixels.sub_(torch.tensor(mean)[:, None, None]).div_(torch.tensor(std)[:, None, None]).contiguous()
 
 
 def turned(maps: Tensor, turn: int) -> Tensor:
@@ -69,7 +70,7 @@ def turned(maps: Tensor, turn: int) -> Tensor:
         maps = maps.flip(-1)
     if turn & 2:
         maps = maps.flip(-2)
-    return maps.transpose(-1, -2) if turn & 4 else maps
+    return (maps.transpose(-1, -2) if turn & 4 else maps).contiguous()
 
 
 def turned_things(things: Tensor, turn: int) -> Tensor:
@@ -84,7 +85,9 @@ def turned_things(things: Tensor, turn: int) -> Tensor:
     return torch.cat([kind, torch.stack([x, y, x0, y0, x1, y1], -1)], -1)
 
 
-def mixed(normal: Iterator[Batch], crowded: Iterator[Batch], share: Callable[[], float]) -> Iterator[Batch]:
-    """Batches of either kind; `share` says how likely a crowded one is at present."""
+def mixed(streams: dict[str, Iterator[Batch]], shares: Callable[[], dict[str, float]]) -> Iterator[Batch]:
+    """Batches of one kind each; `shares` says how likely each kind is at present."""
     while True:
-        yield next(crowded if np.random.random() < share() else normal)
+        kinds, weights = zip(*shares().items(), strict=True)
+        chosen = np.random.choice(len(kinds), p=np.array(weights) / sum(weights))
+        yield next(streams[kinds[chosen]])

@@ -11,24 +11,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.scenes import COLORS, SHAPES
+from training.pool import CLASSES, INK, NO_COLOR
+from training.scenes import COLORS
 
 GRID = 16
 RAYS, RAY_STEP = 16, 2  # directions, and pixels of the label map between two looks along a ray
-FIELDS = (len(COLORS) + 1, len(SHAPES) + 1, 1, 4, 64, RAYS)
+MOST = 6  # ranks and counts from this on are one class
+FIELDS = (len(COLORS) + 1, len(CLASSES) + 1, 1, 4, 64, RAYS, MOST, MOST, MOST)
 BACKGROUND_WEIGHT, CENTER_WEIGHT = 0.15, 4.0
 CENTER_POSITIVE_WEIGHT = 8.0
+ORDER_WEIGHT = 0.7
 
 
 @dataclass(frozen=True)
 class DenseTargets:
     """What each of the 256 patches of B pictures should say.
 
-    `color` (B, 256), 6 for background; `shape` (B, 256), 4 for background; `center` (B, 256), 1 where an object's
+    `color` (B, 256), 6 for background and characters; `shape` (B, 256), the class of the shape or character, 40 for
+    background; `center` (B, 256), 1 where an object's
     centre lies; `box` (B, 256, 4), its object's centre relative to the patch and its size, in shares of the picture;
-    `fill` (B, 256, 64), 1 where an 8 x 8 point of the patch lies on an object: the outline, from which shape follows;
+    `fill` (B, 256, 64), 1 where an 8 x 8 point of the patch lies on an object or on ink: from these follow shapes and
+    characters;
     `rays` (B, 256, 16), how far the object reaches from the patch's middle in 16 directions, in shares of the picture,
-    and `on_object` (B, 256), 1 where that middle lies on an object.
+    and `on_object` (B, 256), 1 where that middle lies on an object. `rank`, `same_color` and `same_shape` (B, 256): how
+    many objects lie further left, and how many others share the object's colour and its class; -1 where nothing is
+    asked. What a reader has to put in order or to count is then there to be read.
     """
 
     color: Tensor
@@ -38,10 +45,13 @@ class DenseTargets:
     fill: Tensor
     rays: Tensor
     on_object: Tensor
+    rank: Tensor
+    same_color: Tensor
+    same_shape: Tensor
 
 
 class DenseHead(nn.Module):
-    """Patches (B, 256, C) to colour, shape, centre, box, fill and ray predictions, 97 numbers a patch."""
+    """Patches (B, 256, C) to `FIELDS`: colour, class, centre, box, fill, rays, rank and the two counts."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -52,7 +62,9 @@ class DenseHead(nn.Module):
 
 
 def dense_targets(labels: Tensor, things: Tensor) -> DenseTargets:
-    """From labels (B, 128, 128) and things (B, N, 8)."""
+    """From labels (B, 128, 128) and things (B, N, 8); crowds (N over 6) are not put in order."""
+    is_ink, labels = labels >= INK, labels % INK
+    is_writing = things[:, :1, :1] == NO_COLOR
     batch = labels.shape[0]
     shares = functional.one_hot(labels, things.shape[1] + 1).permute(0, 3, 1, 2).float()
     shares = functional.avg_pool2d(shares, labels.shape[-1] // GRID).flatten(2)  # (B, 1 + N, 256)
@@ -61,7 +73,7 @@ def dense_targets(labels: Tensor, things: Tensor) -> DenseTargets:
     center = torch.zeros(batch, GRID * GRID)
     cells = (things[..., 2:4] * GRID).long().clamp(0, GRID - 1)
     for number in range(things.shape[1]):
-        present = (things[:, number, 0] >= 0).nonzero().flatten()
+        present = (things[:, number, 1] >= 0).nonzero().flatten()
         cell = cells[present, number, 1] * GRID + cells[present, number, 0]
         center[present, cell] = 1.0
         index[present, cell] = number
@@ -69,8 +81,29 @@ def dense_targets(labels: Tensor, things: Tensor) -> DenseTargets:
     chosen = things[rows, index.clamp(min=0)]  # (B, 256, 8)
     is_background = index < 0
     color = chosen[..., 0].long().masked_fill(is_background, len(COLORS))
-    shape = chosen[..., 1].long().masked_fill(is_background, len(SHAPES))
-    return DenseTargets(color, shape, center, _boxes(chosen), _fill(labels), *_rays(labels))
+    shape = chosen[..., 1].long().masked_fill(is_background, len(CLASSES))
+    orders = (found[rows, index.clamp(min=0)].masked_fill(is_background, -1) for found in _orders(things))
+    return DenseTargets(
+        color,
+        shape,
+        center,
+        _boxes(chosen),
+        _fill(torch.where(is_writing, is_ink, labels > 0)),
+        *_rays(labels),
+        *orders,
+    )
+
+
+def _orders(things: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rank from the left, others of the same colour, others of the same class (B, N); -1 in crowds."""
+    if things.shape[1] > MOST:
+        unknown = torch.full(things.shape[:2], -1)
+        return unknown, unknown, unknown
+    present = things[..., 1] >= 0
+    pairs = present[:, :, None] & present[:, None, :]
+    left = (things[:, None, :, 2] < things[:, :, None, 2]) & pairs
+    same = [(things[:, None, :, field] == things[:, :, None, field]) & pairs for field in (0, 1)]
+    return left.sum(-1), same[0].sum(-1).sub(1).clamp(min=0), same[1].sum(-1).sub(1).clamp(min=0)
 
 
 def _boxes(chosen: Tensor) -> Tensor:
@@ -80,9 +113,9 @@ def _boxes(chosen: Tensor) -> Tensor:
     return torch.cat([offset, chosen[..., 6:8] - chosen[..., 4:6]], -1)
 
 
-def _fill(labels: Tensor) -> Tensor:
-    points = labels.shape[-1] // GRID
-    blocks = (labels > 0).float().unflatten(-1, (GRID, points)).unflatten(1, (GRID, points))  # (B, 16, 8, 16, 8)
+def _fill(filled: Tensor) -> Tensor:
+    points = filled.shape[-1] // GRID
+    blocks = filled.float().unflatten(-1, (GRID, points)).unflatten(1, (GRID, points))  # (B, 16, 8, 16, 8)
     return blocks.permute(0, 1, 3, 2, 4).flatten(3).flatten(1, 2)
 
 
@@ -105,8 +138,8 @@ def _rays(labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dense_losses(out: Tensor, targets: DenseTargets) -> dict[str, Tensor]:
-    """Losses of a head's output (B, 256, 97)."""
-    color, shape, center, box, fill, rays = out.split(FIELDS, dim=-1)
+    """Losses of a head's output (B, 256, sum of FIELDS)."""
+    color, shape, center, box, fill, rays, *orders = out.split(FIELDS, dim=-1)
     is_object = (targets.color < len(COLORS)).float()
     weight = BACKGROUND_WEIGHT + (1 - BACKGROUND_WEIGHT) * is_object + CENTER_WEIGHT * targets.center
     weight = weight / weight.sum()
@@ -124,17 +157,30 @@ def dense_losses(out: Tensor, targets: DenseTargets) -> dict[str, Tensor]:
         "fill": functional.binary_cross_entropy_with_logits(fill, targets.fill),
         "rays": 4.0 * (ray_loss * on_object).sum(),
         "box": 2.0 * (box_loss * object_weight).sum(),
+        "orders": ORDER_WEIGHT * _order_loss(orders, targets, weight),
     }
 
 
+def _order_loss(orders: list[Tensor], targets: DenseTargets, weight: Tensor) -> Tensor:
+    """Cross-entropy of rank and counts over the patches that are asked."""
+    wanted = torch.stack([targets.rank, targets.same_color, targets.same_shape])  # (3, B, 256)
+    asked = (wanted >= 0) * weight
+    losses = functional.cross_entropy(
+        torch.stack(orders).flatten(0, 2), wanted.clamp(0, MOST - 1).flatten(), reduction="none"
+    )
+    return (losses.view_as(asked) * asked).sum() / asked.sum().clamp(min=1e-6)
+
+
 def dense_scores(out: Tensor, targets: DenseTargets) -> dict[str, float]:
-    """Shares of object centres whose colour and shape are named right, and precision and recall of the centre calls."""
-    color, shape, center, *_ = out.split(FIELDS, dim=-1)
+    """Shares of objects whose colour, class and rank their centre names right, and precision and recall of the calls of
+    centres."""
+    color, shape, center, _, _, _, rank, *_ = out.split(FIELDS, dim=-1)
     at = targets.center > 0
     called = center[..., 0] > 0
     return {
         "color_acc": (color.argmax(-1) == targets.color)[at].float().mean().item(),
         "shape_acc": (shape.argmax(-1) == targets.shape)[at].float().mean().item(),
+        "rank_acc": (rank.argmax(-1) == targets.rank)[at & (targets.rank >= 0)].float().mean().item(),
         "center_precision": (called & at).sum().item() / max(1, int(called.sum())),
         "center_recall": (called & at).sum().item() / int(at.sum()),
     }

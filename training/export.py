@@ -27,12 +27,10 @@ LM_HEAD = "language_model.lm_head.weight"  # tied to the embedding: not in the f
 STAGE_PARTS = (
     ("vit", {"vision_model": "vision_model"}),
     ("sam", {"sam": "grounding_encoder"}),
+    ("memory", {"sam": "grounding_encoder"}),
     ("language", {name: name for name in ("vision_model", "mlp1", "language_model", "text_hidden_fcs")}),
-    ("joint", {"model": ""}),
-    ("refine_vit", {"vision_model": "vision_model"}),
-    ("refine_language", {name: name for name in ("vision_model", "mlp1", "language_model", "text_hidden_fcs")}),
 )
-"""Stages in order, and which part of the model each part of their checkpoint is ("" the whole)."""
+"""Stages in order, and which part of the model each part of their checkpoint is."""
 
 
 def nano_config(tokenizer: Tokenizer) -> dict[str, object]:
@@ -40,15 +38,18 @@ def nano_config(tokenizer: Tokenizer) -> dict[str, object]:
     return config_dict(tokenizer.get_vocab_size(), ids)
 
 
-def assemble(tokenizer: Tokenizer, until: str = "") -> InternVLSa2VA:
-    """The model with what the stages up to `until` have learned so far."""
-    model = build_model(Sa2VAConfig.from_dict(nano_config(tokenizer)))
+def fresh_model(tokenizer: Tokenizer) -> InternVLSa2VA:
+    """The model before any stage."""
+    return build_model(Sa2VAConfig.from_dict(nano_config(tokenizer)))
+
+
+def assemble(tokenizer: Tokenizer) -> InternVLSa2VA:
+    """The model with what the stages have learned so far."""
+    model = fresh_model(tokenizer)
     for stage, parts in STAGE_PARTS:
         if (RUNS / stage / "last.pt").exists():
             for source, target in parts.items():
-                (model.get_submodule(target) if target else model).load_state_dict(load_part(stage, source))
-        if stage == until:
-            break
+                model.get_submodule(target).load_state_dict(load_part(stage, source))
     return model
 
 
@@ -85,10 +86,9 @@ def export(model: InternVLSa2VA, tokenizer: Tokenizer, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=NANO_PATH)
-    parser.add_argument("--until", default="", help="last stage to take weights from; default the last that has run")
     args = parser.parse_args()
-    tokenizer = nano_tokenizer.load(NANO_PATH)
-    export(assemble(tokenizer, args.until), tokenizer, args.out)
+    tokenizer = nano_tokenizer.load()
+    export(assemble(tokenizer), tokenizer, args.out)
 
 
 if __name__ == "__main__":

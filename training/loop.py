@@ -1,4 +1,4 @@
-"""One training loop for all stages: a time budget instead of a step count, checkpoints, resumable.
+"""One training loop for all stages: a budget of processor time instead of a step count, checkpoints, resumable.
 
 A stage is a module and a function that returns its losses; the loop owns the optimiser, the learning rate (warm-up,
 then a cosine over the stage's minutes of training), clipping, logging and the checkpoint in `training/runs/<stage>/`.
@@ -49,7 +49,7 @@ class Trainer:
     def __init__(self, plan: Plan, module: nn.Module, slow: tuple[str, ...] = (), slow_factor: float = 0.1) -> None:
         """Parameters whose name starts with one of `slow` learn at `slow_factor` of the rate."""
         self.plan, self.module = plan, module
-        self.step, self.spent = 0, 0.0  # steps done, seconds trained, both over all runs of the stage
+        self.step, self.spent = 0, 0.0  # steps done, seconds of a core trained, both over all runs of the stage
         matrices, others = _groups(plan, module, slow, slow_factor)
         self.optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, lr=plan.lr, betas=(0.9, 0.98))]
         if matrices:
@@ -68,14 +68,13 @@ class Trainer:
 
     def run(self, losses_of: Callable[[int], Losses]) -> None:
         """Calls `losses_of(step)` until the budget is spent; the sum of its losses is minimised."""
-        started = saved = time.monotonic()
-        before = self.spent
+        saved, started, before = time.monotonic(), _seconds(), self.spent
         sums: dict[str, float] = {}
         while not self.is_done:
             losses = losses_of(self.step)
             self._update(torch.stack(list(losses.values())).sum())
             self.step += 1
-            self.spent = before + time.monotonic() - started
+            self.spent = before + _seconds() - started
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) / LOG_STEPS
             if self.step % LOG_STEPS == 0:
@@ -134,6 +133,11 @@ class Trainer:
                 group["factor"] = factor  # the plan's, should it have changed
         self.step, self.spent = state["step"], state["spent"]
         print(f"{self.plan.name}: resumed at step {self.step}, {self.spent / 60:.1f} minutes", flush=True)
+
+
+def _seconds() -> float:
+    """Processor time a thread: other work on the machine makes a stage take longer, not learn less."""
+    return time.process_time() / torch.get_num_threads()
 
 
 Group = dict[str, object]

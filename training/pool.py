@@ -1,8 +1,8 @@
 """A pool of training scenes on disk, at the two resolutions that the model sees.
 
-`python -m training.pool` writes shards of 1,000 or 2,000 scenes to `training/runs/pool/` (and crowded ones to
-`training/runs/crowd/`), each once and atomically, so trainings can start on the first shard while the rest are drawn.
-Shards are memory-mapped.
+`python -m training.pool` writes shards of 1,000 or 2,000 pictures to `training/runs/<kind>/`, each once and atomically,
+so trainings can start on the first shard while the rest are drawn. Shards are memory-mapped. Kinds: `pool` (scenes of
+1 to 5 objects), `crowd` (of many), `text`, `digits`, and `glyphs` (crowds of characters).
 """
 
 import argparse
@@ -15,21 +15,27 @@ import numpy as np
 from PIL import Image
 
 from training.scenes import COLORS, CROWD, SHAPES, Scene, make_scene
+from training.writing import CHARACTERS, Writing, make_digits, make_glyphs, make_text
 
 RUNS = Path(__file__).parent / "runs"
-SHARD_SCENES = {"pool": 2000, "crowd": 1000}
+SHARD_SCENES = {"pool": 2000, "crowd": 1000, "text": 2000, "digits": 2000, "glyphs": 1000}
 TILE_SIZE, SAM_SIZE, LABEL_SIZE = 224, 256, 128
-MAX_THINGS = {"pool": 5, "crowd": CROWD}
+MAX_THINGS = {"pool": 5, "crowd": CROWD, "text": 6, "digits": 6, "glyphs": 24}
+WRITERS = {"text": make_text, "digits": make_digits, "glyphs": make_glyphs}
+INK = 128  # bit of a label
+NO_COLOR = len(COLORS)
+CLASSES = (*SHAPES, *CHARACTERS)
 DRAWN_SIDE = 560  # longest side of a training scene: enough for both squares, quicker than 1,000
 
-# one row of `things`: colour index, shape index (-1: no object), then in shares of the picture x, y, x0, y0, x1, y1
+# one row of `things`: colour index (6 for a character's), index in CLASSES (-1: nothing), then in shares of the picture
+# x, y, x0, y0, x1, y1
 THING_FIELDS = 8
 
 
 @dataclass(frozen=True)
 class Shard:
     """`tiles` (N, 224, 224, 3), `frames` (N, 256, 256, 3), `labels` (N, 128, 128), all uint8, and `things`
-    (N, 5 or 14, 8) float32."""
+    (N, 5 to 24, 8) float32. What is written has no frames (N, 0): SAM2 is not asked for it."""
 
     tiles: np.ndarray
     frames: np.ndarray
@@ -51,15 +57,41 @@ def to_sample(scene: Scene, most: int) -> Sample:
     """Squash a scene to the model's squares, as serving does."""
     tile = scene.image.resize((TILE_SIZE, TILE_SIZE), Image.Resampling.BICUBIC)
     frame = scene.image.resize((SAM_SIZE, SAM_SIZE), Image.Resampling.BICUBIC)
-    label = Image.fromarray(scene.labels).resize((LABEL_SIZE, LABEL_SIZE), Image.Resampling.NEAREST)
     rows = np.full((most, THING_FIELDS), -1, np.float32)
     for index, thing in enumerate(scene.things):
         rows[index, :2] = COLORS.index(thing.color), SHAPES.index(thing.shape)
-        rows[index, 2:] = _place(scene.mask(index))
-    return Sample(np.asarray(tile), np.asarray(frame), np.asarray(label), rows)
+        rows[index, 2:] = place_of(scene.mask(index))
+    return Sample(np.asarray(tile), np.asarray(frame), small_labels(scene.labels), rows)
 
 
-def _place(mask: np.ndarray) -> tuple[float, ...]:
+def small_labels(labels: np.ndarray) -> np.ndarray:
+    """Labels (H, W) squashed to (128, 128)."""
+    return np.asarray(Image.fromarray(labels).resize((LABEL_SIZE, LABEL_SIZE), Image.Resampling.NEAREST))
+
+
+def written_sample(writing: Writing, most: int) -> Sample:
+    """The same of a picture of characters: labels are their boxes, with INK added where there is ink."""
+    tile = writing.image.resize((TILE_SIZE, TILE_SIZE), Image.Resampling.BICUBIC)
+    label = np.zeros((LABEL_SIZE, LABEL_SIZE), np.uint8)
+    rows = np.full((most, THING_FIELDS), -1, np.float32)
+    for index, mark in enumerate(writing.marks):
+        x0, y0, x1, y1 = np.clip(np.array(mark.box) / (writing.image.size * 2), 0, 1)
+        rows[index] = NO_COLOR, CLASSES.index(mark.character), (x0 + x1) / 2, (y0 + y1) / 2, x0, y0, x1, y1
+        left, top, right, bottom = (np.array([x0, y0, x1, y1]) * LABEL_SIZE).round().astype(int)
+        label[top:bottom, left:right] = index + 1
+    ink = Image.fromarray(writing.ink).resize((LABEL_SIZE, LABEL_SIZE), Image.Resampling.BOX)
+    label[np.asarray(ink) > 0.4] |= INK
+    return Sample(np.asarray(tile), np.zeros(0, np.uint8), label, rows)
+
+
+def draw(kind: str, seed: int) -> Sample:
+    """The picture of a kind and a seed."""
+    if kind in WRITERS:
+        return written_sample(WRITERS[kind](seed, longest=DRAWN_SIDE), MAX_THINGS[kind])
+    return to_sample(make_scene(seed, longest=DRAWN_SIDE, crowded=kind == "crowd"), MAX_THINGS[kind])
+
+
+def place_of(mask: np.ndarray) -> tuple[float, ...]:
     """Centroid and box of a mask (H, W) in shares of the picture."""
     height, width = mask.shape
     ys, xs = np.nonzero(mask)
@@ -75,8 +107,7 @@ def write_shard(job: tuple[str, int]) -> str:
         return f"{kind} {target.name} kept"
     target.mkdir(parents=True, exist_ok=True)
     size, first = SHARD_SCENES[kind], index * SHARD_SCENES[kind]
-    scenes = (make_scene(first + i, longest=DRAWN_SIDE, crowded=kind == "crowd") for i in range(size))
-    samples = [to_sample(scene, MAX_THINGS[kind]) for scene in scenes]
+    samples = [draw(kind, first + i) for i in range(size)]
     for name, field in (("tiles", "tile"), ("frames", "frame"), ("labels", "label"), ("things", "things")):
         part = target / f"{name}.part.npy"
         np.save(part, np.stack([getattr(sample, field) for sample in samples]))
@@ -94,14 +125,14 @@ def open_pool(kind: str = "pool") -> list[Shard]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shards", type=int, default=10)
-    parser.add_argument("--crowd-shards", type=int, default=6)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for kind, shards in (("pool", 10), ("crowd", 6), ("text", 6), ("digits", 3), ("glyphs", 6)):
+        parser.add_argument(f"--{kind}", type=int, default=shards, metavar="SHARDS")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
-    jobs = [("crowd", i) for i in range(args.crowd_shards)] + [("pool", i) for i in range(args.shards)]
+    jobs = [(kind, i) for kind in ("glyphs", "crowd", "text", "digits", "pool") for i in range(getattr(args, kind))]
     with Workers(args.workers) as workers:
-        for line in workers.imap(write_shard, jobs):
+        for line in workers.imap_unordered(write_shard, sorted(jobs, key=lambda job: job[1])):
             print(line, flush=True)
 
 

@@ -12,15 +12,15 @@ from sa2va_bento.model.grounding import decode_proposals, encode_image
 from training.batches import Batch, ScenePool, mixed
 from training.dense import DenseHead, dense_losses, dense_scores, dense_targets
 from training.geometry import SAM_WIDTH, build_model, config_dict
-from training.loop import Losses, Plan, Trainer
+from training.loop import Losses, Plan, Trainer, load_part
 from training.masks import chosen_iou, mask_losses
-from training.prompts import ANY_COLOR, ANY_SHAPE, PromptTable, Words
+from training.prompts import PromptTable, Words
 from training.scenes import COLORS, SHAPES
 
 PROMPTS_A_SCENE = 4
 ABSENT_SHARE = 0.1
-PLACE_NOISE = 0.03
-CROWDED_AT_FIRST = 0.8  # share of crowded scenes when the stage starts; none when it ends
+PLACE_NOISE = (0.02, 0.02, 0.06)  # one is drawn: [SEG] will not always say the place exactly
+AT_FIRST, IN_THE_END = {"pool": 0.2, "crowd": 0.8}, {"pool": 0.97, "crowd": 0.03}
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,15 @@ class SamPretraining(nn.Module):
 
 def references(batch: Batch, rng: random.Random) -> References:
     """Some references to objects of each scene; a few to objects that are not there."""
-    rows: list[tuple[int, int, int, float, float, float]] = []
+    rows: list[tuple[int, int, int, float, float]] = []
     masks: list[Tensor] = []
     present: list[bool] = []
-    for image, things in enumerate(batch.things.tolist()):
-        things = [thing for thing in things if thing[0] >= 0]
+    for image, padded in enumerate(batch.things.tolist()):
+        things = [thing for thing in padded if thing[1] >= 0]
         for number in rng.sample(range(len(things)), min(PROMPTS_A_SCENE, len(things))):
-            rows.append((image, *_refer(things, number, rng)))
+            color, shape, x, y = things[number][:4]
+            noise = rng.choice(PLACE_NOISE)
+            rows.append((image, int(color), int(shape), x + rng.gauss(0, noise), y + rng.gauss(0, noise)))
             masks.append(batch.labels[image] == number + 1)
             present.append(True)
         if rng.random() < ABSENT_SHARE * PROMPTS_A_SCENE:
@@ -62,34 +64,15 @@ def references(batch: Batch, rng: random.Random) -> References:
             masks.append(torch.zeros_like(batch.labels[image], dtype=torch.bool))
             present.append(False)
     table = torch.tensor(rows)
-    words = Words(table[:, 1].long(), table[:, 2].long(), table[:, 3:5], table[:, 5])
+    words = Words(table[:, 1].long(), table[:, 2].long(), table[:, 3:5])
     return References(table[:, 0].long(), words, torch.stack(masks).float(), torch.tensor(present))
 
 
-def _refer(things: list[list[float]], number: int, rng: random.Random) -> tuple[int, int, float, float, float]:
-    """Colour, shape, x, y and whether the place counts: words alone where they suffice, else a place with them."""
-    color, shape = int(things[number][0]), int(things[number][1])
-    x, y = things[number][2] + rng.gauss(0, PLACE_NOISE), things[number][3] + rng.gauss(0, PLACE_NOISE)
-    options = [(color, shape), (color, ANY_SHAPE), (ANY_COLOR, shape), (ANY_COLOR, ANY_SHAPE)]
-    unique = [option for option in options if sum(_fits(thing, *option) for thing in things) == 1]
-    if unique and rng.random() < 0.75:
-        first = unique[0] if rng.random() < 0.6 else rng.choice(unique)
-        return (*first, 0.0, 0.0, 0.0)
-    return (*(options[0] if rng.random() < 0.8 else rng.choice(options)), x, y, 1.0)
-
-
-def _absent(things: list[list[float]], rng: random.Random) -> tuple[int, int, float, float, float]:
-    absent = [
-        (color, shape)
-        for color in range(len(COLORS))
-        for shape in range(len(SHAPES))
-        if not any(_fits(thing, color, shape) for thing in things)
-    ]
-    return (*rng.choice(absent), 0.0, 0.0, 0.0)
-
-
-def _fits(thing: list[float], color: int, shape: int) -> bool:
-    return color in (ANY_COLOR, thing[0]) and shape in (ANY_SHAPE, thing[1])
+def _absent(things: list[list[float]], rng: random.Random) -> tuple[int, int, float, float]:
+    """An object of a colour or shape that the scene lacks, anywhere."""
+    taken = {(int(thing[0]), int(thing[1])) for thing in things}
+    options = [(c, s) for c in range(len(COLORS)) for s in range(len(SHAPES)) if (c, s) not in taken]
+    return (*rng.choice(options), rng.random(), rng.random())
 
 
 def losses_of(stage: SamPretraining, batch: Batch, rng: random.Random, report: bool) -> Losses:
@@ -108,19 +91,30 @@ def losses_of(stage: SamPretraining, batch: Batch, rng: random.Random, report: b
     return dense | mask_losses(decoded, asked.masks, asked.present)
 
 
+def shares_at(done: float) -> dict[str, float]:
+    """How likely a batch of each kind is when the share `done` of the stage is over."""
+    return {kind: (1 - done) * first + done * IN_THE_END[kind] for kind, first in AT_FIRST.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=35)
+    parser.add_argument("--minutes", type=float, default=50)
     parser.add_argument("--batch", type=int, default=12)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--stage", default="sam")
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--start", help="stage whose SAM2 and stand-in prompts to go on from")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     stage = SamPretraining()
-    trainer = Trainer(Plan("sam", args.minutes, lr=1.0e-3), stage)
-    normal, crowded = (iter(ScenePool(args.batch, frames=True, kind=kind)) for kind in ("pool", "crowd"))
-    batches = mixed(normal, crowded, lambda: CROWDED_AT_FIRST * (1 - trainer.share_done))
+    if args.start:
+        stage.sam.load_state_dict(load_part(args.start, "sam"))
+        stage.prompts.load_state_dict(load_part(args.start, "prompts"))
+    trainer = Trainer(Plan(args.stage, args.minutes, lr=args.lr), stage)
+    streams = {kind: iter(ScenePool(args.batch, frames=True, kind=kind)) for kind in AT_FIRST}
+    batches = mixed(streams, lambda: IN_THE_END if args.start else shares_at(trainer.share_done))
     rng = random.Random(trainer.step)
-    trainer.run(lambda step: losses_of(stage, next(batches), rng, report=step % 100 == 99))
+    trainer.run(lambda step: losses_of(stage, next(batches), rng, report=step % 50 == 49))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Stand-in prompts for SAM2's mask decoder, before a language model exists that could write them.
 
-A prompt is the sum of a colour's, a shape's and (when several objects fit the words) a place's embedding. The decoder
-learns to obey them; the language stage then teaches `[SEG]` to land on the same embeddings, and the joint stage lets
-the two meet on real masks. None of this ships.
+A prompt is the sum of the embeddings of an object's colour, shape and place. The decoder learns to obey them; the
+language stage then teaches `[SEG]` to land on the same embeddings: whatever the words were ("the largest one"), it is
+the language model that finds the object, and SAM2 that draws it. None of this ships.
 """
 
 import math
@@ -13,19 +13,16 @@ from torch import Tensor, nn
 
 from training.scenes import COLORS, SHAPES
 
-ANY_COLOR, ANY_SHAPE = len(COLORS), len(SHAPES)
 FREQUENCIES = 4
 
 
 @dataclass(frozen=True)
 class Words:
-    """P references: `color` (P,) with 6 for any, `shape` (P,) with 4 for any, `place` (P, 2) with x, y in shares of the
-    picture, `has_place` (P,) 1 where the place counts."""
+    """P references: `color` (P,), `shape` (P,), and `place` (P, 2), the centre's x, y in shares of the picture."""
 
     color: Tensor
     shape: Tensor
     place: Tensor
-    has_place: Tensor
 
 
 class PromptTable(nn.Module):
@@ -33,15 +30,14 @@ class PromptTable(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.color = nn.Embedding(len(COLORS) + 1, width)
-        self.shape = nn.Embedding(len(SHAPES) + 1, width)
+        self.color = nn.Embedding(len(COLORS), width)
+        self.shape = nn.Embedding(len(SHAPES), width)
         self.place = nn.Sequential(nn.Linear(4 * FREQUENCIES + 2, width), nn.GELU(), nn.Linear(width, width))
         nn.init.normal_(self.color.weight, std=0.5)
         nn.init.normal_(self.shape.weight, std=0.5)
 
     def forward(self, words: Words) -> Tensor:
-        place = self.place(_waves(words.place)) * words.has_place[:, None]
-        return self.color(words.color) + self.shape(words.shape) + place
+        return self.color(words.color) + self.shape(words.shape) + self.place(_waves(words.place))
 
 
 def _waves(place: Tensor) -> Tensor:

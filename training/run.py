@@ -1,9 +1,9 @@
 """Makes the nano model from nothing: every stage in order, each resumed where it stopped, then export.
 
-    python -m training.run              # about two hours on two CPU cores
+    python -m training.run              # some four hours on two CPU cores
     python -m training.run --scale 0.1  # a quick pass over everything, to see that it works
 
-Stages that stand on one line below run side by side, one thread each.
+Stages that stand on one line below run side by side, one thread each; minutes are of processor time.
 """
 
 import argparse
@@ -20,23 +20,21 @@ class Stage:
     minutes: float
     flags: tuple[str, ...] = ()
 
-    def command(self, scale: float, threads: int) -> list[str]:
-        numbers = ("--minutes", str(self.minutes * scale), "--threads", str(threads))
+    def command(self, scale: float) -> list[str]:
+        numbers = ("--minutes", str(self.minutes * scale), "--threads", "1")
         return [sys.executable, "-m", f"training.{self.module}", *self.flags, *numbers]
 
 
 STAGES = (
-    (Stage("pretrain_vit", 34), Stage("pretrain_sam", 45)),
-    (Stage("train_language", 17),),
-    (Stage("train_joint", 16),),
-    (Stage("pretrain_vit", 30, ("--refine",)), Stage("train_language", 34, ("--refine",))),
+    (Stage("pretrain_vit", 95), Stage("pretrain_sam", 75)),
+    (Stage("train_language", 120), Stage("train_memory", 40)),
 )
+POOLS = ("pool", "clip_pool")
 
 
 def run_abreast(stages: tuple[Stage, ...], scale: float) -> None:
     """Starts the stages together and waits for all; one that fails ends everything."""
-    threads = 2 // len(stages)
-    running = [subprocess.Popen(stage.command(scale, threads)) for stage in stages]
+    running = [subprocess.Popen(stage.command(scale)) for stage in stages]
     if max(process.wait() for process in running):
         sys.exit(f"failed: one of {', '.join(stage.module for stage in stages)}")
 
@@ -46,7 +44,8 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="share of each stage's minutes")
     parser.add_argument("--out", help="folder of the checkpoint; default sa2va_bento/nano")
     args = parser.parse_args()
-    subprocess.run([sys.executable, "-m", "training.pool"], check=True)
+    for pool in POOLS:
+        subprocess.run([sys.executable, "-m", f"training.{pool}"], check=True)
     for stages in STAGES:
         run_abreast(stages, args.scale)
     out = ["--out", args.out] if args.out else []

@@ -98,17 +98,17 @@ def make_scene(seed: int, held_out: bool = False, longest: int = 1000, crowded: 
 
 
 def _attempt(rng: np.random.Generator, held_out: bool, longest: int, crowded: bool) -> Scene | None:
-    width, height = _size(rng, longest)
-    kind, background = _background(rng, width, height, held_out)
-    things = _crowd(rng, background) if crowded else _layout(rng, background, int(rng.integers(1, 6)))
+    width, height = picture_size(rng, longest)
+    kind, background = background_of(rng, width, height, held_out)
+    things = _crowd(rng, background) if crowded else layout(rng, background, int(rng.integers(1, 6)))
     canvas, labels = _draw(rng, background, things)
     for index, thing in enumerate(things):
         if (labels == index + 1).sum() < 0.7 * _area(thing):
             return None
-    return Scene(_finish(rng, canvas), tuple(things), labels, kind)
+    return Scene(finish(rng, canvas), tuple(things), labels, kind)
 
 
-def _size(rng: np.random.Generator, longest: int) -> tuple[int, int]:
+def picture_size(rng: np.random.Generator, longest: int) -> tuple[int, int]:
     long_side = math.exp(rng.uniform(math.log(220), math.log(longest)))
     ratio = 1.0 if rng.random() < 0.25 else math.exp(rng.uniform(0, math.log(2)))
     short_side = max(200, round(long_side / ratio))
@@ -117,7 +117,7 @@ def _size(rng: np.random.Generator, longest: int) -> tuple[int, int]:
 
 
 # ------------------------------------------------------------------------------------------------ backgrounds
-def _background(rng: np.random.Generator, width: int, height: int, held_out: bool) -> tuple[str, np.ndarray]:
+def background_of(rng: np.random.Generator, width: int, height: int, held_out: bool) -> tuple[str, np.ndarray]:
     """A name and an (H, W, 3) float32 array of 0 to 255."""
     kind = str(rng.choice(["plain", "noise", "gradient", "photo"], p=[0.35, 0.2, 0.15, 0.3]))
     if kind == "photo":
@@ -191,7 +191,7 @@ def _photo(rng: np.random.Generator, width: int, height: int, held_out: bool) ->
 
 
 # ------------------------------------------------------------------------------------------------ layout
-def _layout(rng: np.random.Generator, background: np.ndarray, count: int) -> list[Thing]:
+def layout(rng: np.random.Generator, background: np.ndarray, count: int) -> list[Thing]:
     things: list[Thing] = []
     names = _names(rng, count)
     tries = 0
@@ -282,11 +282,13 @@ def _area(thing: Thing) -> float:
     return abs(sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in zip(points, shifted, strict=True))) / 2
 
 
-def _coverage(thing: Thing, width: int, height: int, smooth: bool) -> tuple[tuple[slice, slice], np.ndarray]:
+def coverage(thing: Thing, width: int, height: int, smooth: bool) -> tuple[tuple[slice, slice], np.ndarray]:
     """The part of the picture that the shape touches and, over it, the share of each pixel covered, 0 to 1."""
     reach = thing.radius * 1.15 + 2
     x0, y0 = max(0, math.floor(thing.x - reach)), max(0, math.floor(thing.y - reach))
     x1, y1 = min(width, math.ceil(thing.x + reach)), min(height, math.ceil(thing.y + reach))
+    if x1 <= x0 or y1 <= y0:
+        return (slice(0, 0), slice(0, 0)), np.zeros((0, 0), np.float32)
     scale = SUPERSAMPLE if smooth else 1
     canvas = Image.new("L", ((x1 - x0) * scale, (y1 - y0) * scale), 0)
     cx, cy = (thing.x - x0) * scale, (thing.y - y0) * scale
@@ -306,30 +308,30 @@ def _draw(rng: np.random.Generator, background: np.ndarray, things: list[Thing])
     canvas, labels = background.copy(), np.zeros((height, width), np.uint8)
     smooth = rng.random() < 0.75
     for index, thing in enumerate(things):
-        where, cover = _coverage(thing, width, height, smooth)
-        paint = _paint(rng, thing, cover.shape)
-        canvas[where] = canvas[where] * (1 - cover[..., None]) + paint * cover[..., None]
+        where, cover = coverage(thing, width, height, smooth)
+        color = paint(rng, thing, cover.shape)
+        canvas[where] = canvas[where] * (1 - cover[..., None]) + color * cover[..., None]
         labels[where][cover >= 0.5] = index + 1
     return canvas, labels
 
 
-def _paint(rng: np.random.Generator, thing: Thing, shape: tuple[int, ...]) -> np.ndarray:
+def paint(rng: np.random.Generator, thing: Thing, shape: tuple[int, ...]) -> np.ndarray:
     """Flat colour, or colour with a slight shade across it or a slight grain."""
-    paint = np.broadcast_to(np.array(thing.rgb, np.float32), (*shape, 3))
+    color = np.broadcast_to(np.array(thing.rgb, np.float32), (*shape, 3))
     style = rng.random()
     if style < 0.2:
         shade = np.linspace(rng.uniform(0.75, 1.0), 1.0, shape[1], dtype=np.float32)
-        paint = paint * shade[None, :, None]
+        color = color * shade[None, :, None]
     elif style < 0.35:
-        paint = paint + rng.standard_normal((*shape, 1), dtype=np.float32) * rng.uniform(4, 14)
-    return paint
+        color = color + rng.standard_normal((*shape, 1), dtype=np.float32) * rng.uniform(4, 14)
+    return color
 
 
-def _finish(rng: np.random.Generator, canvas: np.ndarray) -> Image.Image:
-    """Sensor noise and blur on some scenes, then 8 bits."""
-    if rng.random() < 0.25:
+def finish(rng: np.random.Generator | None, canvas: np.ndarray) -> Image.Image:
+    """Sensor noise and blur on some scenes (none without `rng`), then 8 bits."""
+    if rng is not None and rng.random() < 0.25:
         canvas = canvas + rng.standard_normal(canvas.shape, dtype=np.float32) * rng.uniform(1, 8)
     image = Image.fromarray(np.clip(canvas, 0, 255).astype(np.uint8))
-    if rng.random() < 0.15:
+    if rng is not None and rng.random() < 0.15:
         image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.3, 1.2)))
     return image

@@ -1,6 +1,6 @@
-"""Several independent questions about one picture packed behind one copy of its image tokens.
+"""Several independent conversations about one picture packed behind one copy of its image tokens.
 
-Every turn sees the picture and itself but no other turn, and its positions start where the picture's end, so a packed
+Every one sees the picture and itself but no other, and its positions start where the picture's end, so a packed
 sequence computes exactly what separate conversations would and pays for the picture once.
 """
 
@@ -12,23 +12,29 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from training.geometry import IMAGE_TOKENS
-from training.tasks import Reference, Turn
 from training.tokenizer import token_id
+from training.turns import Exchange, Turn
 
 PAD_TURN = -1
 
 
 @dataclass(frozen=True)
 class Packed:
-    """B sequences of L tokens. `turns` (B, L) is 0 on the picture's prefix, then 1, 2, ...; -1 on padding. `targets`
-    (B, L) holds the token to predict at each position, -100 where none is. `segs` lists (row, position of the `[SEG]`
-    input, its reference); `kinds` names turn k of row b at [b][k - 1]."""
+    """B sequences of L tokens.
+
+    `turns` (B, L) is 0 on the picture's prefix, then 1, 2, ...; -1 on padding. `targets` (B, L) holds the token to
+    predict at each position, -100 where none is. `image_places` are the positions of the picture's tokens, the same in
+    every row. `segs` lists (row, position of the `[SEG]` input, number of its object), `regions` (row, position, image
+    token that is repeated there). `kinds` names conversation k of row b at [b][k - 1].
+    """
 
     ids: Tensor
     positions: Tensor
     turns: Tensor
     targets: Tensor
-    segs: list[tuple[int, int, Reference]]
+    image_places: list[int]
+    segs: list[tuple[int, int, int]]
+    regions: list[tuple[int, int, int]]
     kinds: list[list[str]]
 
     def mask(self) -> Tensor:
@@ -40,50 +46,102 @@ class Packed:
         return torch.where(seen, 0.0, torch.finfo(torch.float32).min)[:, None]
 
 
-class Packer:
-    """Turns conversations into `Packed` batches of a fixed length."""
+@dataclass(frozen=True)
+class _Encoded:
+    """One conversation's tokens; `learned` tells the predicted ones, `segs` (offset, object), `cells` (offset, token)."""
 
-    def __init__(self, tokenizer: Tokenizer, length: int = 240) -> None:
-        self.length = length
+    ids: list[int]
+    learned: list[bool]
+    segs: list[tuple[int, int]]
+    cells: list[tuple[int, int]]
+
+
+class Packer:
+    """Turns conversations into `Packed` batches."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._ids = {token: token_id(tokenizer, token) for token in ("<|endoftext|>", "<|im_end|>", "[SEG]")}
+        self._pad = token_id(tokenizer, "<|endoftext|>")
+        self._seg = token_id(tokenizer, "[SEG]")
+        self._context = token_id(tokenizer, "<IMG_CONTEXT>")
+
+    def prefix(self, pictures: int) -> list[int]:
+        """What stands in front of every conversation about so many pictures (a clip's frames)."""
         picture = "<img>" + "<IMG_CONTEXT>" * IMAGE_TOKENS + "</img>"
-        self.prefix = self._encode(f"<|im_start|>user\n{picture}")
-        self.bare_prefix = self._encode("<|im_start|>user")
-        self.image_at = self.prefix.index(token_id(tokenizer, "<IMG_CONTEXT>"))
-        self._before_answer = self._encode("<|im_end|>\n<|im_start|>assistant\n")
+        shown = "\n".join([picture] * pictures)
+        return self._encode(f"<|im_start|>user\n{shown}" if pictures else "<|im_start|>user")
 
     def _encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
-    def pack(self, conversations: Sequence[Sequence[Turn]], picture: bool = True) -> Packed:
-        """Turns that do not fit are left out."""
-        prefix = self.prefix if picture else self.bare_prefix
-        shape = (len(conversations), self.length)
-        ids = torch.full(shape, self._ids["<|endoftext|>"])
-        positions, turns = torch.zeros(shape, dtype=torch.long), torch.full(shape, PAD_TURN)
-        targets = torch.full(shape, -100)
-        segs: list[tuple[int, int, Reference]] = []
-        kinds: list[list[str]] = []
-        for row, conversation in enumerate(conversations):
+    def pack(self, conversations: Sequence[Sequence[Turn]], length: int, pictures: int = 1) -> Packed:
+        """At most `length` tokens a row; turns that do not fit are left out."""
+        prefix = self.prefix(pictures)
+        rows = [self._row([self._turn(turn) for turn in turns], length - len(prefix)) for turns in conversations]
+        longest = len(prefix) + max(sum(len(encoded.ids) for _, encoded in row) for row in rows)
+        shape = (len(rows), longest)
+        ids, positions = torch.full(shape, self._pad), torch.zeros(shape, dtype=torch.long)
+        turns, targets = torch.full(shape, PAD_TURN), torch.full(shape, -100)
+        segs: list[tuple[int, int, int]] = []
+        regions: list[tuple[int, int, int]] = []
+        for number, row in enumerate(rows):
             at = len(prefix)
-            ids[row, :at], positions[row, :at], turns[row, :at] = torch.tensor(prefix), torch.arange(at), 0
-            kinds.append([])
-            for turn in conversation:
-                asked, answered = self._turn_ids(turn)
-                end = at + len(asked) + len(answered)
-                if end > self.length:
-                    continue
-                kinds[-1].append(turn.kind)
-                tokens = torch.tensor(asked + answered)
-                ids[row, at:end], turns[row, at:end] = tokens, len(kinds[-1])
-                positions[row, at:end] = torch.arange(len(prefix), len(prefix) + len(tokens))
-                targets[row, at + len(asked) - 1 : end - 1] = tokens[len(asked) :]
-                seg_places = [i for i in range(at + len(asked), end) if ids[row, i] == self._ids["[SEG]"]]
-                segs += [(row, place, ref) for place, ref in zip(seg_places, turn.references, strict=True)]
+            ids[number, :at], positions[number, :at], turns[number, :at] = torch.tensor(prefix), torch.arange(at), 0
+            for turn, (_, encoded) in enumerate(row, start=1):
+                end = at + len(encoded.ids)
+                tokens, learned = torch.tensor(encoded.ids), torch.tensor(encoded.learned)
+                ids[number, at:end], turns[number, at:end] = tokens, turn
+                positions[number, at:end] = torch.arange(len(prefix), len(prefix) + len(tokens))
+                targets[number, at - 1 : end - 1] = torch.where(learned, tokens, targets[number, at - 1 : end - 1])
+                segs += [(number, at + offset, target) for offset, target in encoded.segs]
+                regions += [(number, at + offset, cell) for offset, cell in encoded.cells]
                 at = end
-        return Packed(ids, positions, turns, targets, segs, kinds)
+        kinds = [[turns[index].kind for index, _ in row] for turns, row in zip(conversations, rows, strict=True)]
+        places = [place for place, token in enumerate(prefix) if token == self._context]
+        return Packed(ids, positions, turns, targets, places, segs, regions, kinds)
 
-    def _turn_ids(self, turn: Turn) -> tuple[list[int], list[int]]:
-        question = self._encode(f"\n{turn.question}") + self._before_answer
-        return question, [*self._encode(turn.answer), self._ids["<|im_end|>"]]
+    @staticmethod
+    def _row(encoded: list[_Encoded], room: int) -> list[tuple[int, _Encoded]]:
+        kept = []
+        for index, turn in enumerate(encoded):
+            if len(turn.ids) <= room:
+                kept.append((index, turn))
+                room -= len(turn.ids)
+        return kept
+
+    def _turn(self, turn: Turn) -> _Encoded:
+        found = _Encoded([], [], [], [])
+        self._add(found, *self._regions(turn.regions))
+        first = ".\n\n" if turn.regions else "\n"
+        for number, exchange in enumerate((*turn.history, turn)):
+            self._add_exchange(found, exchange, start="\n<|im_start|>user\n" if number else first)
+        return found
+
+    def _regions(self, regions: tuple[tuple[int, ...], ...]) -> tuple[str, list[int]]:
+        """The sentence that shows regions, without its end, and the image tokens in it."""
+        if not regions:
+            return "", []
+        shown = ", ".join(
+            f"region{number}<vp>" + "<IMG_CONTEXT>" * len(cells) + "</vp>"
+            for number, cells in enumerate(regions, start=1)
+        )
+        text = f"\nThere are {len(regions)} part regions in the picture: {shown}"
+        return text, [cell for cells in regions for cell in cells]
+
+    def _add(self, found: _Encoded, text: str, cells: list[int]) -> None:
+        pending = iter(cells)
+        for token in self._encode(text):
+            if token == self._context:
+                found.cells.append((len(found.ids), next(pending)))
+            found.ids.append(token)
+            found.learned.append(False)
+
+    def _add_exchange(self, found: _Encoded, exchange: Exchange, start: str) -> None:
+        question = f"{start}{exchange.question}<|im_end|>\n<|im_start|>assistant\n"
+        self._add(found, question, [])
+        objects = iter(exchange.targets)
+        for token in [*self._encode(exchange.answer), token_id(self._tokenizer, "<|im_end|>")]:
+            if token == self._seg:
+                found.segs.append((len(found.ids), next(objects)))
+            found.ids.append(token)
+            found.learned.append(True)

@@ -6,14 +6,18 @@ matter are one token each.
 
 import json
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from training.tasks import Item, conversation
+from training import reading, tasks
+from training.naming import Item
 
-VOCABULARY = 1008  # before the special tokens
+FOLDER = Path(__file__).parent / "runs" / "tokenizer"
+CAPITALS = re.compile("[A-Z]{2}")
+VOCABULARY = 1100  # before the special tokens
 SPECIALS = (
     *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<quad>", "</quad>"),
     *("<ref>", "</ref>", "<box>", "</box>", "[SEG]", "<p>", "</p>", "<vp>", "</vp>"),
@@ -43,13 +47,16 @@ COMMON_WORDS = """
 
 
 def corpus(lines: int = 20000, seed: int = 7) -> Iterator[str]:
-    """Questions and answers about made-up scenes, and common words in both cases."""
+    """Questions and answers about made-up scenes and writing, and common words in both cases. Capitals stay single, for
+    they have to be read one by one."""
     rng = random.Random(seed)
     for _ in range(lines // 4):
         items = [_random_item(number, rng) for number in range(rng.randint(1, 5))]
-        for turn in conversation(items, rng, 4):
-            yield f"{turn.question}\n"
-            yield turn.answer
+        turns = tasks.conversation(items, rng, 4) + reading.conversation("7", rng.random() < 0.5, rng, 1)
+        for exchange in [exchange for turn in turns for exchange in (*turn.history, turn)]:
+            if not CAPITALS.search(exchange.question):
+                yield f"{exchange.question}\n"
+                yield exchange.answer
     for _ in range(lines // 10):
         words = rng.choices(COMMON_WORDS, k=10)
         yield " ".join(words + [word.capitalize() for word in words[:4]])
@@ -59,7 +66,8 @@ def corpus(lines: int = 20000, seed: int = 7) -> Iterator[str]:
 def _random_item(number: int, rng: random.Random) -> Item:
     from training.scenes import COLORS, SHAPES
 
-    return Item(number, rng.choice(COLORS), rng.choice(SHAPES), rng.random(), rng.random())
+    size = rng.random()
+    return Item(number, rng.choice(COLORS), rng.choice(SHAPES), rng.random(), rng.random(), size, size)
 
 
 def train() -> Tokenizer:
@@ -82,7 +90,7 @@ def train() -> Tokenizer:
 def _without_specials() -> Iterator[str]:
     for line in corpus():
         for token in SPECIALS:
-            line = line.replace(token, "")
+            line = line.replace(token, "\n")
         yield line
 
 
@@ -128,8 +136,8 @@ def token_id(tokenizer: Tokenizer, token: str) -> int:
     return found
 
 
-def load(folder: Path) -> Tokenizer:
-    """The tokenizer in `folder`, trained and saved there first when it is missing."""
-    if not (folder / "tokenizer.json").exists():
-        save(train(), folder)
-    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+def load() -> Tokenizer:
+    """The tokenizer in `training/runs/tokenizer/`, trained and saved there first when it is missing."""
+    if not (FOLDER / "tokenizer.json").exists():
+        save(train(), FOLDER)
+    return Tokenizer.from_file(str(FOLDER / "tokenizer.json"))

@@ -1,8 +1,8 @@
-"""Stage `language`: the language model learns to answer about what a frozen InternViT sees, and `[SEG]` learns to land
-on the stand-in prompts that SAM2's mask decoder obeys.
+"""Stage `language`: the language model learns to answer about what InternViT sees, and `[SEG]` learns to land on the
+stand-in prompts that SAM2's mask decoder obeys.
 
-With `--refine`, stage `refine_language`: it goes on from the joint stage while `refine_vit` runs beside it, and takes
-over that stage's InternViT now and then.
+InternViT is frozen here: the stage that teaches it may still be running beside this one, on the other core, and its
+weights are taken over now and then.
 """
 
 import argparse
@@ -13,22 +13,26 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sa2va_bento.model.internvl import InternVLSa2VA, pixel_shuffle
-from sa2va_bento.settings import NANO_PATH
 from training import tokenizer as nano_tokenizer
-from training.batches import Batch, ScenePool
-from training.export import assemble
+from training.batches import Batch, ScenePool, mixed
+from training.export import fresh_model
 from training.geometry import CELLS, SAM_WIDTH
 from training.language import Scores, answer, converse, items_of, words_of
 from training.loop import Losses, Plan, Trainer, load_part, stage_exists
 from training.prompts import PromptTable
-from training.sequences import Packer
+from training.sequences import Packed, Packer
 from training.tasks import without_picture
 
+KINDS = {"pool": 0.62, "text": 0.25, "digits": 0.13}
+BATCH = {"pool": 16, "text": 24, "digits": 24}
+LENGTH = {"pool": 280, "text": 150, "digits": 150}
 BARE_WEIGHT = 0.1
+BARE_EVERY = 4
+REFRESH_STEPS, REPORT_STEPS = 100, 100
 
 
 class LanguageStage(nn.Module):
-    """The parts that this stage trains or carries along; `table` is the SAM stage's and stays as it is."""
+    """The parts that this stage trains or carries along."""
 
     def __init__(self, model: InternVLSa2VA) -> None:
         super().__init__()
@@ -37,17 +41,17 @@ class LanguageStage(nn.Module):
         self.vision_model.requires_grad_(False)
 
 
-def load_table() -> PromptTable:
-    """The SAM stage's stand-in prompts as they are now."""
+def load_table(stage: str) -> PromptTable:
+    """A SAM stage's stand-in prompts as they are now."""
     table = PromptTable(SAM_WIDTH).requires_grad_(False)
-    table.load_state_dict(load_part("sam", "prompts"))
+    table.load_state_dict(load_part(stage, "prompts"))
     return table
 
 
 def see(model: InternVLSa2VA, tiles: Tensor) -> Tensor:
     """Patches (B, 256, C) of a frozen InternViT."""
-    with torch.no_grad():
-        return model.vision_model(pixel_values=tiles).last_hidden_state[:, 1:]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        return model.vision_model(pixel_values=tiles).last_hidden_state[:, 1:].float()
 
 
 def prompt_loss(prompts: Tensor, wanted: Tensor) -> Tensor:
@@ -56,58 +60,64 @@ def prompt_loss(prompts: Tensor, wanted: Tensor) -> Tensor:
 
 
 class Step:
-    """One step's losses; refreshes the stand-in prompts now and then, for the SAM stage may still be running."""
+    """One step's losses; takes over the other stages' weights now and then, for they may still be running."""
 
-    def __init__(self, model: InternVLSa2VA, packer: Packer, seed: int, eyes: str) -> None:
-        """`eyes`: the stage that InternViT comes from."""
-        self.model, self.packer, self.rng, self.eyes = model, packer, random.Random(seed), eyes
-        self.scores, self.table = Scores(), load_table()
+    def __init__(self, model: InternVLSa2VA, packer: Packer, seed: int, eyes: str, sam: str) -> None:
+        """`eyes`, `sam`: the stages that InternViT and the stand-in prompts come from."""
+        self.model, self.packer, self.rng, self.eyes, self.sam = model, packer, random.Random(seed), eyes, sam
+        self.scores, self.table = Scores(), load_table(sam)
 
     def losses(self, step: int, batch: Batch) -> Losses:
-        if step % 100 == 0:
+        if step % REFRESH_STEPS == 0:
             self._refresh()
         assert batch.tiles is not None
-        packed = converse(batch, self.packer, self.rng)
-        tokens = self.model.mlp1(pixel_shuffle(see(self.model, batch.tiles), CELLS))
-        answered = answer(self.model, self.packer, packed, tokens)
-        prompts = self.model.text_hidden_fcs(answered.segs)
+        packed = self.packer.pack(converse(batch, self.rng), LENGTH[batch.kind])
+        answered = answer(self.model, packed, self.model.mlp1(pixel_shuffle(see(self.model, batch.tiles), CELLS)))
         self.scores.add(packed, answered)
-        if step % 100 == 99:
+        if step % REPORT_STEPS == REPORT_STEPS - 1:
             print(self.scores.flush(), flush=True)
-        wanted = self.table(words_of(packed, batch.things))
-        bare = BARE_WEIGHT * self._without_picture(batch)
-        return {"language": answered.loss, "prompt": prompt_loss(prompts, wanted), "bare": bare}
+        losses = {f"language_{batch.kind}": answered.loss}
+        if packed.segs:
+            losses["prompt"] = self._prompt(packed, answered.segs, batch)
+        if step % BARE_EVERY == 0 and batch.kind == "pool":
+            losses["bare"] = BARE_WEIGHT * self._without_picture(batch)
+        return losses
+
+    def _prompt(self, packed: Packed, segs: Tensor, batch: Batch) -> Tensor:
+        return prompt_loss(self.model.text_hidden_fcs(segs), self.table(words_of(packed, batch.things)))
 
     def _refresh(self) -> None:
-        self.table = load_table()
+        self.table = load_table(self.sam)
         if stage_exists(self.eyes):
             self.model.vision_model.load_state_dict(load_part(self.eyes, "vision_model"))
 
     def _without_picture(self, batch: Batch) -> Tensor:
         """Language loss of one conversation that has no picture."""
-        items = items_of(batch.things[0].tolist())
-        packed = self.packer.pack([without_picture(items, self.rng, 6)], picture=False)
-        return answer(self.model, self.packer, packed, None).loss
+        turns = without_picture(items_of(batch.things[0].tolist(), batch.labels[0]), self.rng, 8)
+        return answer(self.model, self.packer.pack([turns], 200, pictures=0), None).loss
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=25)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--refine", action="store_true")
+    parser.add_argument("--stage", default="language")
+    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--start", help="stage whose language model to go on from")
+    parser.add_argument("--eyes", default="vit")
+    parser.add_argument("--sam", default="sam")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    tokenizer = nano_tokenizer.load(NANO_PATH)
-    model = assemble(tokenizer, until="joint" if args.refine else "sam")
+    tokenizer = nano_tokenizer.load()
+    model = fresh_model(tokenizer)
     stage = LanguageStage(model)
-    first = Plan("language", args.minutes, lr=1.5e-3, warmup_steps=150)
-    plan = Plan("refine_language", args.minutes, lr=6e-4) if args.refine else first
-    trainer = Trainer(plan, stage)
-    batches = iter(ScenePool(args.batch, tiles=True))
-    step = Step(
-        model, Packer(tokenizer), seed=trainer.step + 5000 * args.refine, eyes="refine_vit" if args.refine else "vit"
-    )
+    if args.start:
+        for part in ("mlp1", "language_model", "text_hidden_fcs"):
+            stage.get_submodule(part).load_state_dict(load_part(args.start, part))
+    trainer = Trainer(Plan(args.stage, args.minutes, lr=args.lr, warmup_steps=150), stage)
+    streams = {kind: iter(ScenePool(BATCH[kind], tiles=True, kind=kind)) for kind in KINDS}
+    batches = mixed(streams, lambda: KINDS)
+    step = Step(model, Packer(tokenizer), trainer.step, args.eyes, args.sam)
     trainer.run(lambda number: step.losses(number, next(batches)))
 
 

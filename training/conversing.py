@@ -1,0 +1,97 @@
+"""Questions that need more than the picture: marked regions, or what was said before."""
+
+import random
+
+from training import wording
+from training.asking import ask_color, ask_count, ask_shape, ask_where
+from training.naming import Item, Items, name_by_place, name_by_size, name_by_words, place_words
+from training.scenes import COLORS
+from training.segmenting import refer
+from training.turns import SEG, Exchange, Turn
+from training.wording import article, ask, listed, vary
+
+
+def name_regions(items: Items, rng: random.Random) -> Turn | None:
+    """ "What is region2?", or all of them one after the other."""
+    chosen = rng.sample(list(items), min(len(items), rng.randint(1, 3)))
+    regions = tuple(item.box_cells if rng.random() < 0.5 else item.cells for item in chosen)
+    draw = rng.random()
+    names = [f"region{number} is {article(item.name)} {item.name}" for number, item in enumerate(chosen, start=1)]
+    if draw < 0.25:
+        question = rng.choice(["Please describe each region.", "What are the regions?", "What is in each region?"])
+        answer = listed(names)
+        return Turn(vary(question, rng), f"{answer[0].upper()}{answer[1:]}.", regions=regions)
+    number = rng.randrange(len(chosen))
+    name, item = f"region{number + 1}", chosen[number]
+    if draw < 0.4:
+        return Turn(ask(("What color is {}?",), name, rng), f"{name.capitalize()} is {item.color}.", regions=regions)
+    if draw < 0.55:
+        return Turn(ask(("What shape is {}?",), name, rng), f"{name.capitalize()} is a {item.shape}.", regions=regions)
+    if draw < 0.65:
+        question = ask(("Please segment {}.", "Can you segment {}?"), name, rng)
+        return Turn(question, f"Sure, {SEG}.", (item.number,), regions=regions)
+    question = ask(("What is {}?", "What is in {}?", "Please describe {}.", "Describe {}."), name, rng)
+    return Turn(question, f"{names[number].capitalize()}.", regions=regions)
+
+
+def follow_up(items: Items, rng: random.Random) -> Turn | None:
+    """A question about what was just spoken of."""
+    item = rng.choice(items)
+    first = _about(item, items, rng)
+    if first is None:
+        return None
+    said = Exchange(first.question, first.answer, first.targets)
+    options: list[tuple[tuple[str, ...], str, tuple[int, ...]]] = [
+        (("And its color?", "and its color?", "What color is it?", "Which color?"), f"It is {item.color}.", ()),
+        (("And its shape?", "and its shape?", "What shape is it?", "Which shape?"), f"It is a {item.shape}.", ()),
+        (("Please segment it.", "Can you segment it?", "Segment it."), f"Sure, {SEG}.", (item.number,)),
+    ]
+    place = place_words(item)
+    if place:
+        options.append((("And where is it?", "Where is it?"), f"It is {place}.", ()))
+    color = item.color if rng.random() < 0.5 else rng.choice([c for c in COLORS if c != item.color])
+    verdict = "Yes" if color == item.color else "No"
+    options.append(((f"Is it {color}?",), f"{verdict}, it is {item.color}.", ()))
+    questions, answer, targets = rng.choice(options)
+    return Turn(vary(rng.choice(questions), rng), answer, targets, history=(said,))
+
+
+def _about(item: Item, items: Items, rng: random.Random) -> Turn | None:
+    """A first question about the item."""
+    name = rng.choice([name_by_words, name_by_words, name_by_size, name_by_place])(item, items, rng)
+    if name is None:
+        return None
+    place = place_words(item)
+    options = [
+        Turn(ask(wording.SEGMENT, name, rng), f"Sure, {SEG}.", (item.number,)),
+        Turn(ask(wording.SEGMENT, name, rng), f"Sure, {SEG}.", (item.number,)),
+        Turn(ask(wording.ASK_COLOR, name, rng), f"The {name} is {item.color}."),
+        Turn(ask(wording.ASK_SHAPE, name, rng), f"The {name} is a {item.shape}."),
+    ]
+    if place:
+        options.append(Turn(ask(wording.ASK_WHERE, name, rng), f"The {name} is {place}."))
+    return rng.choice([option for option in options if option.answer.rstrip(".").split()[-1] not in name.split()])
+
+
+def and_the_other(items: Items, rng: random.Random) -> Turn | None:
+    """ "What color is the circle?" ... "And the square?" """
+    writer = rng.choice([ask_color, ask_shape, ask_where, ask_count, refer])
+    first, second = writer(items, rng), writer(items, rng)
+    if first is None or second is None or first.question == second.question:
+        return None
+    name = _topic(second)
+    if name is None:
+        return None
+    question = vary(rng.choice(["And the {}?", "and the {}?", "What about the {}?"]).format(name), rng)
+    said = Exchange(first.question, first.answer, first.targets)
+    return Turn(question, second.answer, second.targets, history=(said,))
+
+
+def _topic(turn: Turn) -> str | None:
+    """What an answer speaks of: "The circle is red." speaks of "circle"."""
+    for start, end in (("The ", " is "), ("There are ", "."), ("There is 1 ", ".")):
+        if turn.answer.startswith(start) and end in turn.answer:
+            words = turn.answer.removeprefix(start).split(end)[0].split()
+            topic = " ".join(word for word in words if not word.isdigit() and word != "no")
+            return topic if start != "There is 1 " else f"{topic}s"
+    return None

@@ -1,0 +1,117 @@
+"""Clips through the model's own parts: the first frames and a request to the language model, its `[SEG]` to tracking.
+
+J is the mean over the frames of a clip of the IoU at the clip's own size; where the object is hidden or gone, an empty
+mask is right (as in DAVIS).
+"""
+
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers.cache_utils import DynamicCache
+
+from sa2va_bento.masks import low_res_to_mask
+from sa2va_bento.model.checkpoint import choose_placement, load_model, resolve
+from sa2va_bento.model.family import parameter_dtype
+from sa2va_bento.model.grounding import encode_image
+from sa2va_bento.model.internvl import InternVLSa2VA
+from sa2va_bento.model.tokenizer import Piece, PromptTokenizer, Special
+from sa2va_bento.model.tracking import track
+from sa2va_bento.preprocess import sam_pixels, tile_pixels
+from sa2va_bento.prompt import TEMPLATES
+from sa2va_bento.settings import Settings
+from training.clips import SEEN, Clip, make_clip
+from training.examination import SEGMENT, mask_iou
+from training.naming import Item, name_by_words
+
+FRAMES, LONGEST = 24, 640
+MAX_REPLY = 12
+
+Outcome = tuple[str, int, float, str, str]
+"""Kind, seed, J, prompt, reply."""
+
+
+class Films:
+    """A checkpoint that is asked about clips, one at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        folder = resolve(settings.model_dir_or_id, settings.model_revision, settings.cache_dir)
+        model = load_model(folder, choose_placement(settings.device, settings.dtype))
+        assert isinstance(model, InternVLSa2VA)
+        self.model, self.tokenizer = model, PromptTokenizer.from_dir(folder)
+        self.seg = self.tokenizer.id_of("[SEG]")
+
+    @torch.inference_mode()
+    def segment(self, images: tuple[Image.Image, ...], prompt: str) -> tuple[str, np.ndarray | None]:
+        """The reply, and the masks (T, H, W) of its first `[SEG]`, None without one."""
+        reply, prompts = self._answer(images[:SEEN], prompt)
+        if not len(prompts):
+            return reply, None
+        sam, side = self.model.grounding_encoder, self.model.config.sam2_shape.image_size
+        dtype = parameter_dtype(self.model)
+        frames = [sam_pixels(image, side).to(dtype)[None] for image in images]
+        tracked = track(
+            sam, lambda t: encode_image(sam, frames[t]), len(frames), prompts[:1], torch.zeros(1, dtype=torch.long)
+        )
+        masks = {found.frame: low_res_to_mask(found.masks.logits[0], side, images[0].size) for found in tracked}
+        return reply, np.stack([masks[t] for t in range(len(frames))])
+
+    def _answer(self, images: tuple[Image.Image, ...], prompt: str) -> tuple[str, Tensor]:
+        """Greedy: the reply's text and the embeddings (N, d) of its `[SEG]`s."""
+        model, side = self.model, self.model.config.tiles.image_size
+        tiles = torch.stack([tile_pixels(image.resize((side, side), Image.Resampling.BICUBIC)) for image in images])
+        tokens = model.encode_tiles(tiles.to(parameter_dtype(model))).flatten(0, 1)
+        ids = torch.tensor([self.tokenizer.encode(self._pieces(len(images), prompt))])
+        embeddings = model.embed(ids, tokens, self.tokenizer.id_of("<IMG_CONTEXT>"))
+        cache, reply, segs = DynamicCache(), [], []
+        for _ in range(MAX_REPLY):
+            hidden = model.language_body(embeddings, cache)[:, -1]
+            if reply and reply[-1] == self.seg:
+                segs.append(hidden[0])
+            token = int(model.language_head(hidden).argmax(-1))
+            if token in self.tokenizer.ids_of(TEMPLATES["qwen_chat"].stop_words):
+                break
+            reply.append(token)
+            embeddings = model.embed_tokens(torch.tensor([[token]]))
+        prompts = model.seg_prompts(torch.stack(segs)) if segs else torch.zeros(0)
+        return self.tokenizer.decode(reply), prompts
+
+    def _pieces(self, frames: int, prompt: str) -> list[Piece]:
+        """As upstream writes a clip: its frames line by line, then the question."""
+        template, cells = TEMPLATES["qwen_chat"], self.model.config.cells_per_side**2
+        frame: list[Piece] = [Special("<img>"), Special("<IMG_CONTEXT>", cells), Special("</img>"), "\n"]
+        return [*template.user_start, *frame * frames, prompt, *template.user_end]
+
+
+def measure_clips(settings: Settings, count: int, first_seed: int) -> Iterator[Outcome]:
+    """`count` clips with a question each."""
+    films, seed = Films(settings), first_seed
+    while count:
+        clip = make_clip(seed, FRAMES, held_out=True, longest=LONGEST)
+        asked = _question(clip, random.Random(seed))
+        if asked is not None:
+            number, prompt = asked
+            reply, masks = films.segment(clip.images, prompt)
+            truth = clip.labels == number + 1
+            kind = "stays" if truth.any((1, 2)).all() else "is hidden or leaves"
+            yield kind, seed, j_mean(masks, truth), prompt, reply
+            count -= 1
+        seed += 1
+
+
+def _question(clip: Clip, rng: random.Random) -> tuple[int, str] | None:
+    """An object of the clip and a request for it."""
+    items = [Item(i, thing.color, thing.shape, 0, 0, 0, 0) for i, thing in enumerate(clip.things)]
+    item = rng.choice(items)
+    name = name_by_words(item, items, rng)
+    return (item.number, rng.choice(SEGMENT).format(name)) if name else None
+
+
+def j_mean(masks: np.ndarray | None, truth: np.ndarray) -> float:
+    """Mean IoU over frames (T, H, W); 0 without masks."""
+    if masks is None:
+        return 0.0
+    return float(np.mean([mask_iou(found, wanted) for found, wanted in zip(masks, truth, strict=True)]))

@@ -1,0 +1,78 @@
+"""Requests for masks: one object, two, all of a kind, and what is not there."""
+
+import random
+
+from training import wording
+from training.naming import Item, Items, matching, name_by_place, name_by_size, name_by_words, noun, one
+from training.scenes import COLORS, SHAPES
+from training.turns import SEG, Turn
+from training.wording import ask, listed
+
+
+def refer(items: Items, rng: random.Random) -> Turn | None:
+    """One object, by colour and shape or by either."""
+    item = rng.choice(items)
+    return _segment_one(item, name_by_words(item, items, rng), rng)
+
+
+def refer_by_size(items: Items, rng: random.Random) -> Turn | None:
+    item = rng.choice(items)
+    return _segment_one(item, name_by_size(item, items, rng), rng)
+
+
+def refer_by_place(items: Items, rng: random.Random) -> Turn | None:
+    item = rng.choice(items)
+    return _segment_one(item, name_by_place(item, items, rng), rng)
+
+
+def _segment_one(item: Item, name: str | None, rng: random.Random) -> Turn | None:
+    if name is None:
+        return None
+    if rng.random() < 0.85:
+        return Turn(ask(wording.SEGMENT, name, rng), f"Sure, {SEG}.", (item.number,))
+    return Turn(ask(wording.LOCATE, name, rng), f"It is {SEG}.", (item.number,))
+
+
+def refer_two(items: Items, rng: random.Random) -> Turn | None:
+    """ "the red one and the blue one", in the order of the question."""
+    if len(items) < 2:
+        return None
+    chosen = rng.sample(list(items), 2)
+    names = [name_by_words(item, items, rng) for item in chosen]
+    if None in names:
+        return None
+    question = ask(wording.SEGMENT_TWO, [str(name) for name in names], rng)
+    return Turn(question, f"Sure, {SEG} and {SEG}.", tuple(item.number for item in chosen))
+
+
+def segment_all(items: Items, rng: random.Random) -> Turn | None:
+    """Every object that fits, one `[SEG]` each, left to right."""
+    color, shape = rng.choice([(rng.choice(items).color, None), (None, rng.choice(items).shape), (None, None)])
+    found = sorted(matching(items, color, shape), key=lambda item: item.x)
+    question = ask(wording.SEGMENT_ALL, one(color, shape, rng) + "s", rng)
+    return Turn(question, f"Sure, {listed([SEG] * len(found))}.", tuple(item.number for item in found))
+
+
+def absent(items: Items, rng: random.Random) -> Turn | None:
+    """A combination that the scene lacks, often with its colour or its shape there."""
+    draw = rng.random()
+    if draw < 0.06:
+        return _deny(f"{rng.choice(wording.OTHER_COLORS)} {rng.choice(SHAPES)}", rng)
+    if draw < 0.1:
+        return _deny(rng.choice(wording.OTHER_SHAPES), rng)
+    missing = [(c, s) for c in COLORS for s in SHAPES if not matching(items, c, s)]
+    close = [(c, s) for c, s in missing if matching(items, c, None) and matching(items, None, s)]
+    half = [(c, s) for c, s in missing if matching(items, c, None) or matching(items, None, s)]
+    color, shape = rng.choice(close if draw < 0.5 and close else half if draw < 0.8 and half else missing)
+    return _deny(f"{color} {shape}", rng)
+
+
+def absent_briefly(items: Items, rng: random.Random) -> Turn | None:
+    """A colour or a shape that the scene lacks."""
+    names: list[tuple[str | None, str | None]] = [(c, None) for c in COLORS if not matching(items, c, None)]
+    names += [(None, s) for s in SHAPES if not matching(items, None, s)]
+    return _deny(noun(*rng.choice(names), rng), rng) if names else None
+
+
+def _deny(name: str, rng: random.Random) -> Turn:
+    return Turn(ask(wording.SEGMENT + wording.LOCATE, name, rng), f"There is no {name} in the picture.")

@@ -1,0 +1,159 @@
+"""How people ask: the question templates, and what varies in the way that they type."""
+
+import random
+from collections.abc import Sequence
+
+INTERLEAVED = "Please respond with interleaved segmentation masks for the corresponding parts of the answer."
+
+SEGMENT = (
+    "Please segment the {}.",
+    "Please segment the {}.",
+    "Please segment the {}.",
+    "Can you segment the {} in this image?",
+    "Can you segment the {} in this image?",
+    "Can you please segment the {} in this image?",
+    "Please segment the {} in this image.",
+    "Segment the {}.",
+    "Could you segment the {}?",
+    "Can you segment the {}?",
+    "Please segment {} in this image.",
+    "Please segment the {} in the picture.",
+    "Find the {}.",
+    "Mark the {}.",
+    "Please highlight the {}.",
+    "Show me the {}.",
+)
+LOCATE = (
+    "What is {} in this image? Please respond with segmentation mask.",
+    "What is {} in this image? Please output segmentation mask.",
+    "Which part of the picture is the {}?",
+)
+SEGMENT_ALL = (
+    "Segment all the {}.",
+    "Please segment all the {}.",
+    "Please segment all the {} in the picture.",
+    "Please segment the {}.",
+    "Can you segment all {} in this image?",
+    "Find all the {}.",
+    "Please segment every one of the {}.",
+)
+SEGMENT_TWO = (
+    "Please segment the {} and the {}.",
+    "Segment the {} and the {}.",
+    "Can you segment the {} and the {} in this image?",
+    "Find the {} and the {}.",
+)
+ASK_COLOR = (
+    "What color is the {}?",
+    "What color is the {}?",
+    "What colour is the {}?",
+    "What is the color of the {}?",
+    "Which color does the {} have?",
+    "Tell me the color of the {}.",
+    "Which color is the {}?",
+)
+ASK_SHAPE = (
+    "What shape is the {}?",
+    "What shape is the {}?",
+    "What is the shape of the {}?",
+    "What is the {}?",
+    "Which shape does the {} have?",
+    "Tell me the shape of the {}.",
+)
+ASK_COUNT = (
+    "How many {} are there?",
+    "How many {} are there?",
+    "How many {} are there in the picture?",
+    "How many {} are in this image?",
+    "How many {} do you see?",
+    "How many {} can you see?",
+    "Count the {}.",
+    "What is the number of {}?",
+)
+ASK_THERE = ("Is there a {}?", "Is there a {} in the picture?", "Do you see a {}?", "Can you see a {} in this image?")
+ASK_WHERE = ("Where is the {}?", "Where is the {}?", "Where is the {} in the picture?", "Where in the image is the {}?")
+DESCRIBE = (
+    "Please describe the image.",
+    "Describe the picture.",
+    "What is in the picture?",
+    "What do you see?",
+    "What is shown in this image?",
+    "Could you please give me a brief description of the image?",
+    "Can you describe this image?",
+)
+READ = (
+    "What does the text say?",
+    "What does the sign say?",
+    "Read the text.",
+    "Please read the text in this image.",
+    "What is written in the picture?",
+    "What is written here?",
+    "What text is in this image?",
+    "Can you read the text?",
+    "What does it say?",
+)
+READ_NUMBER = (
+    "What number is written in the picture?",
+    "What number is this?",
+    "Read the number.",
+    "Please read the handwritten number.",
+    "What digits are in this image?",
+    "Which digits do you see?",
+    "Read the digits.",
+    "What is the handwritten number?",
+    "What number do you see?",
+)
+OTHER_COLORS = ("pink", "black", "white", "brown", "gray")
+OTHER_SHAPES = ("hexagon", "heart", "arrow", "cross", "pentagon")
+OTHER_THINGS = (
+    *("dog", "cat", "car", "person", "tree", "house", "man", "woman", "table", "chair", "cup", "bird", "horse", "bus"),
+    *("bottle", "phone", "book", "boat", "face", "hand", "flower", "sky", "road", "hat", "bike", "clock", "apple"),
+)
+CHAT = {
+    "Hello! Ask me about the colored shapes or the writing in a picture.": (
+        *("Hello", "Hi!", "Hi there", "Good morning!", "Hey"),
+    ),
+    "I am a very small Sa2VA model. I know colored shapes, capital letters and digits: I can segment, name, count "
+    "and read them.": (
+        *("Who are you?", "What can you do?", "What are you?", "Help", "How can you help me?", "What is your name?"),
+    ),
+    "You are welcome.": ("Thank you.", "Thanks!", "Thanks a lot"),
+}
+NO_PICTURE = "Please send a picture, and I will look at it."
+ONLY_THIS = "I only know colored shapes, capital letters and digits."
+OUT_OF_SCOPE = (
+    *("Who won the game?", "Write a poem.", "What is the weather like?", "Is it raining?", "Who is this?"),
+    *("Tell me a story.", "How old is the man?", "What time is it?", "What is 2 plus 2?", "Where was this taken?"),
+)
+
+
+def ask(templates: Sequence[str], names: str | Sequence[str], rng: random.Random) -> str:
+    """One of the templates with the names in it, typed as somebody might."""
+    names = (names,) if isinstance(names, str) else names
+    question = rng.choice(templates).format(*names)
+    for name in names:
+        question = question.replace(f" a {name}", f" {article(name)} {name}")
+    return vary(question, rng)
+
+
+def vary(question: str, rng: random.Random) -> str:
+    """The way people type: most as written, some in lower case, some without the last mark, a few in capitals."""
+    draw = rng.random()
+    if draw < 0.12:
+        question = question.lower()
+    elif draw < 0.13:
+        question = question.upper()
+    if rng.random() < 0.15:
+        question = question.rstrip(".?!")
+    if rng.random() < 0.04 and not question.lower().startswith("please"):
+        question = f"please {question[0].lower()}{question[1:]}"
+    return question
+
+
+def article(name: str) -> str:
+    return "an" if name[0] in "aeiou" else "a"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """ "a, b and c"."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
