@@ -17,7 +17,8 @@ SAM_MEAN, SAM_STD = (0.484375, 0.455078125, 0.40625), (0.228515625, 0.2236328125
 @dataclass(frozen=True)
 class Batch:
     """`tiles` (B, 3, 224, 224) and `frames` (B, 3, 256, 256) normalised float32 (None when not asked for), `labels`
-    (B, 128, 128) int64, `things` (B, N, 8) as in the pool, `scenes` (B,) the scenes' numbers in the pool, all of one `kind`."""
+    (B, 128, 128) int64, `things` (B, N, 8) as in the pool, `scenes` (B,) the scenes' numbers in the pool;
+    all are of one `kind`."""
 
     tiles: Tensor | None
     frames: Tensor | None

@@ -48,7 +48,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class _Encoded:
-    """One conversation's tokens; `learned` tells the predicted ones, `segs` (offset, object), `cells` (offset, token)."""
+    """One conversation's tokens; `learned`: the predicted ones, `segs` (offset, object), `cells` (offset, token)."""
 
     ids: list[int]
     learned: list[bool]
