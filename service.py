@@ -14,6 +14,7 @@ from sa2va_bento.web.runtime import Runtime
 
 settings = startup.settings_or_exit()
 startup.configure_logging(settings.log_level)
+startup.leave_tracing_out()
 runtime = Runtime(settings)
 
 

@@ -189,8 +189,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         raise UnsupportedMediaError("a picture in the LAB colour space is not supported")
     if image.has_transparency_data:
         return _on_white(image.convert("RGBA"))
-    # a fresh image even from RGB: no file handle or metadata travels on
-    return image.convert("RGB") if image.mode != "RGB" else Image.merge("RGB", image.split())
+    plain = image.convert("RGB")  # a fresh image even from RGB: no file handle travels on,
+    plain.info.clear()  # nor metadata
+    return plain
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sa2va_bento.web import startup
 from tests.serving import ROOT
 
 
@@ -46,3 +47,14 @@ def test_what_can_not_start_says_why_in_one_line(environment: dict[str, str], fr
     assert result.returncode == 1
     (line,) = lines_of_ours(result)
     assert fragment in line
+
+
+@pytest.mark.parametrize(("rate", "expected"), [(None, "true"), (0.0, "true"), (0.5, None)])
+def test_tracing_costs_nothing_unless_it_is_configured(
+    monkeypatch: pytest.MonkeyPatch, rate: float | None, expected: str | None
+) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "")  # restored afterwards
+    monkeypatch.delenv("OTEL_SDK_DISABLED")
+    monkeypatch.setattr(startup, "_sample_rate", lambda: rate)
+    startup.leave_tracing_out()
+    assert os.environ.get("OTEL_SDK_DISABLED") == expected

@@ -1,6 +1,7 @@
 """What lives as long as a worker process: the settings, the model, the media threads, and since when."""
 
 import asyncio
+import gc
 import logging
 import os
 import threading
@@ -116,9 +117,17 @@ class Runtime:
             return self._fail("loading the model failed; the log above says where")
         if self._closed.is_set():
             return model.close()
+        _spare_the_collector()
         self._model = model
         logger.info("model %s is ready after %.1f s", self.settings.model_name, time.monotonic() - begun)
 
     def _fail(self, message: str) -> None:
         self._failure = "the model could not be loaded"
         startup.give_up(message)
+
+
+def _spare_the_collector() -> None:
+    """Leaves out of every later garbage collection what lives as long as the process: with a model and its libraries
+    loaded, one full collection would stop all threads for a quarter of a second."""
+    gc.collect()
+    gc.freeze()

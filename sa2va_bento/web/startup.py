@@ -11,6 +11,8 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
+from bentoml._internal.configuration.containers import BentoMLContainer
+
 from sa2va_bento.errors import StartupError
 from sa2va_bento.settings import Settings, load_settings
 
@@ -29,6 +31,17 @@ def settings_or_exit() -> Settings:
 def configure_logging(level: str) -> None:
     """Sets how much the package logs; BentoML's handlers write it."""
     logging.getLogger("sa2va_bento").setLevel(level)
+
+
+def leave_tracing_out() -> None:
+    """Spares requests the spans that BentoML makes of each of their messages even where nobody has configured tracing.
+    To be called before its app is made."""
+    if not _sample_rate():
+        os.environ.setdefault("OTEL_SDK_DISABLED", "true")
+
+
+def _sample_rate() -> float | None:
+    return BentoMLContainer.tracing.sample_rate.get()
 
 
 def listen_for_failure() -> None:
