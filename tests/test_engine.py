@@ -1,6 +1,7 @@
 """The engine's step, with a runner that computes nothing: everything here takes milliseconds."""
 
 import time
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from sa2va_bento.engine.sequence import Generation, Prefix, Sequence
 from sa2va_bento.errors import DeadlineExceededError, DeviceLostError, InferenceError, RequestCancelledError
-from tests.fake_runner import BAD, PICTURE, SEG, STOP, Bench, sequence
+from tests.fake_runner import BAD, PICTURE, SEG, STOP, Bench, CountingRunner, sequence
 
 
 def test_a_reply_ends_at_the_stop_token() -> None:
@@ -84,6 +85,27 @@ def test_a_batch_out_of_memory_is_tried_smaller() -> None:
     assert [outcome.output_ids for outcome in outcomes if isinstance(outcome, Generation)] == [
         tuple(range(n, 0, -1)) for n in range(1, 7)
     ]
+
+
+def test_the_failed_step_is_forgotten_before_it_is_tried_smaller() -> None:
+    class Activations:
+        pass
+
+    alive: list[weakref.ref[Activations]] = []
+
+    class FullRunner(CountingRunner):
+        def prefill(self, sequences: list[Sequence], most: int) -> list[int | None]:
+            assert all(earlier() is None for earlier in alive)
+            held = Activations()  # a local of a frame that the error's traceback knows
+            alive.append(weakref.ref(held))
+            return super().prefill(sequences, most)
+
+    bench = Bench()
+    bench.engine.runner = bench.runner = FullRunner()
+    bench.runner.most_together = 2
+    outcomes = bench.run(*(sequence(n) for n in range(1, 6)))
+    assert all(isinstance(outcome, Generation) for outcome in outcomes)
+    assert len(alive) > 2
 
 
 def test_a_lost_device_ends_the_engine() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from sa2va_bento.engine.graphs import bucket
+from sa2va_bento.engine.graphs import bucket, buckets
 
 
 @pytest.mark.parametrize(
@@ -9,3 +9,11 @@ from sa2va_bento.engine.graphs import bucket
 )
 def test_sizes_are_rounded_up_to_few(size: int, smallest: int, most: int, expected: int) -> None:
     assert bucket(size, smallest, most) == expected
+
+
+@pytest.mark.parametrize(
+    ("smallest", "most", "expected"), [(1, 12, [1, 2, 4, 8, 12]), (256, 1024, [256, 512, 1024]), (256, 100, [100])]
+)
+def test_every_size_has_its_graph(smallest: int, most: int, expected: list[int]) -> None:
+    assert buckets(smallest, most) == expected
+    assert {bucket(size, smallest, most) for size in range(1, most + 1)} == set(expected)

@@ -127,21 +127,26 @@ class Engine:
         try:
             compute(sequences)
         except Exception as error:
-            self._retry(stage, sequences, compute, error)
+            self._note_failure(stage, sequences, error)
+        else:
+            for sequence in sequences:
+                sequence.spent(stage, time.perf_counter() - start)
             return
-        for sequence in sequences:
-            sequence.spent(stage, time.perf_counter() - start)
-
-    def _retry(
-        self, stage: str, sequences: list[Sequence], compute: Callable[[list[Sequence]], None], error: Exception
-    ) -> None:
+        # Out of the handler: an error at hand would keep the tensors of the failed step alive.
         if not self.runner.is_device_alive():
-            raise DeviceLostError("the device is gone") from error
+            raise DeviceLostError("the device is gone")
+        self._retry(stage, sequences, compute)
+
+    def _note_failure(self, stage: str, sequences: list[Sequence], error: Exception) -> None:
         if len(sequences) == 1:
             logger.error("%s failed", stage, exc_info=error)
+        else:
+            logger.warning("%s of %d requests failed, trying halves: %s", stage, len(sequences), error)
+
+    def _retry(self, stage: str, sequences: list[Sequence], compute: Callable[[list[Sequence]], None]) -> None:
+        if len(sequences) == 1:
             self._leave(sequences[0], InferenceError("the model failed on this request"))
             return
-        logger.warning("%s of %d requests failed, trying halves: %s", stage, len(sequences), error)
         middle = len(sequences) // 2
         for half in (sequences[:middle], sequences[middle:]):
             self._batch(stage, [s for s in half if s.status is Status.RUNNING], compute)

@@ -30,9 +30,21 @@ def bucket(size: int, smallest: int, most: int) -> int:
     return min(smallest, most)
 
 
+def buckets(smallest: int, most: int) -> list[int]:
+    """All values of `bucket`, ascending."""
+    sizes = [bucket(smallest, smallest, most)]
+    while sizes[-1] < most:
+        sizes.append(bucket(sizes[-1] + 1, smallest, most))
+    return sizes
+
+
 class DecodeGraphs:
-    """Replays the step from graphs, captured when a batch size and window occur for the first time. Rows beyond the
-    batch are computed too; they are free rows of the cache, and write where the next prompt is read."""
+    """Replays the step from graphs, one for each size of batch and window, all captured before the first request: a
+    capture takes longer than many steps. Rows beyond the batch are computed too; they are free rows of the cache, and
+    write where the next prompt is read.
+
+    All graphs share one pool of memory. That is safe because a graph's result is copied before another one runs.
+    """
 
     def __init__(self, step: Step, slots: int, context: int, device: torch.device) -> None:
         self._step, self._slots, self._context = step, slots, context
@@ -40,14 +52,18 @@ class DecodeGraphs:
         self._graphs: dict[tuple[int, int], _Graph] = {}
         self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
+    def capture_all(self) -> None:
+        """Captures every size, the largest first: the others then fit into the memory that it took."""
+        for window in reversed(buckets(SMALLEST_WINDOW, self._context)):
+            for rows in reversed(buckets(1, self._slots)):
+                self._graphs[rows, window] = self._capture(rows, window)
+
     def __call__(self, ids: list[int], places: list[int], positions: list[int]) -> Tensor:
         """Hidden states (B, H) of the rows 0 to B - 1."""
         rows = bucket(len(ids), 1, self._slots)
         window = bucket(max(places) + 1, SMALLEST_WINDOW, self._context)
         self._inputs[:, : len(ids)].copy_(_pinned([ids, places, positions]), non_blocking=True)
         self._inputs[:, len(ids) : rows].zero_()
-        if (rows, window) not in self._graphs:
-            self._graphs[rows, window] = self._capture(rows, window)
         captured = self._graphs[rows, window]
         captured.graph.replay()
         return captured.hidden[: len(ids)].clone()
@@ -60,7 +76,8 @@ class DecodeGraphs:
             self._step(ids, places, positions, window)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # Other threads may use the device meanwhile; only what this one does must fit into a graph.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             hidden = self._step(ids, places, positions, window)
         logger.debug("captured the decode step for %d rows, %d places", rows, window)
         return _Graph(graph, hidden)

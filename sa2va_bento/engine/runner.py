@@ -16,6 +16,7 @@ from sa2va_bento.engine.graphs import DecodeGraphs
 from sa2va_bento.engine.sampler import SamplingBatch, choose
 from sa2va_bento.engine.scheduler import Limits
 from sa2va_bento.engine.sequence import MaskLogits, PictureInput, Sequence
+from sa2va_bento.engine.transfer import on_device
 from sa2va_bento.model.family import PromptInputs, Sa2VA, parameter_dtype
 from sa2va_bento.model.grounding import ImageFeatures, decode_masks, encode_image
 
@@ -91,7 +92,7 @@ class Runner:
         prompts = [self._prompt(sequence) for sequence in sequences]
         pieces = [slice(s.prefilled, min(s.prefilled + most, len(s.prompt_ids))) for s in sequences]
         hidden = self._read([self._row(sequence) for sequence in sequences], prompts, pieces)
-        ends = torch.tensor([piece.stop - piece.start - 1 for piece in pieces], device=self.device)
+        ends = on_device([piece.stop - piece.start - 1 for piece in pieces], self.device)
         last = hidden[torch.arange(len(pieces), device=self.device), ends]  # (B, H)
         tokens = self._choose(last, sequences)
         for sequence, piece in zip(sequences, pieces, strict=True):
@@ -113,7 +114,9 @@ class Runner:
         places = [row.prefilled + max(len(row.output_ids) - 1, 0) for row in rows]
         positions = [place + self._held[row].shift for row, place in zip(rows, places, strict=True)]
         inputs = [row.output_ids[-1] if row.output_ids else 0 for row in rows]
-        hidden = self._decode_rows(first, inputs, places, positions)[[number - first for number in numbers]]  # (B, H)
+        hidden = self._decode_rows(first, inputs, places, positions)
+        if len(numbers) < len(rows) or numbers != sorted(numbers):
+            hidden = hidden[on_device([number - first for number in numbers], self.device)]  # (B, H)
         for sequence, state in zip(sequences, hidden, strict=True):
             if sequence.output_ids[-1] == sequence.seg_id:
                 self._hold(sequence).seg_hidden.append(state)
@@ -145,9 +148,13 @@ class Runner:
             self._held[last].row = held.row
 
     def is_device_alive(self) -> bool:
-        """Tries a computation."""
+        """Tries a computation. Memory that a failed step left behind is given back first."""
         try:
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
             return bool(torch.ones(1, device=self.device).sum().item())
+        except torch.OutOfMemoryError:
+            return True
         except RuntimeError:
             return False
 
@@ -191,7 +198,7 @@ class Runner:
         parts = [prompt.embeddings[piece] for prompt, piece in zip(prompts, pieces, strict=True)]
         positions = [p.positions[piece] for p, piece in zip(prompts, pieces, strict=True) if p.positions is not None]
         embeddings = pad_sequence(parts, batch_first=True)  # (B, T, W)
-        index, starts = torch.tensor([rows, [piece.start for piece in pieces]], device=self.device)
+        index, starts = on_device([rows, [piece.start for piece in pieces]], self.device)
         places = starts[:, None] + torch.arange(embeddings.shape[1], device=self.device)  # (B, T)
         places = places.clamp(max=self.pool.context - 1)  # of padding alone: no prompt reaches that far
         window = min(max(piece.start for piece in pieces) + embeddings.shape[1], self.pool.context)
@@ -207,7 +214,7 @@ class Runner:
         """Reads one token in each row from row `first`; hidden states (B, H)."""
         if self.graphs:
             return self.graphs(inputs, places, positions)
-        ids, at, positions_at = torch.tensor([inputs, places, positions], device=self.device)
+        ids, at, positions_at = on_device([inputs, places, positions], self.device)
         window = min(-(-(max(places) + 1) // WINDOW_STEP) * WINDOW_STEP, self.pool.context)
         return self._step(ids, at, positions_at, window, first)
 
@@ -240,17 +247,17 @@ class Runner:
     def _decode_masks(self, features: ImageFeatures, owners: list[int], prompts: Tensor) -> Iterable[MaskLogits]:
         for start in range(0, len(owners), MASKS_TOGETHER):
             part = slice(start, start + MASKS_TOGETHER)
-            rows = features.rows(torch.tensor(owners[part], device=self.device))
+            rows = features.rows(on_device(owners[part], self.device))
             best = decode_masks(self.model.grounding_encoder, rows, prompts[part])
             scores, visible = best.iou.float().tolist(), best.object_score.float().sigmoid().tolist()
             yield from map(MaskLogits, best.logits.float().cpu().numpy(), scores, visible)
 
     def _make_graphs(self) -> DecodeGraphs | None:
-        """Captures the smallest decode step, which also shows whether it can be captured at all."""
+        """Captures the decode step for every size, unless it turns out that it can't be captured."""
         graphs = DecodeGraphs(self._step, self.limits.slots, self.limits.context, self.device)
         try:
             with torch.inference_mode():
-                graphs([0], [0], [0])
+                graphs.capture_all()
         except RuntimeError as error:
             logger.warning("decoding without CUDA graphs: %s", error)
             return None

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sa2va_bento.engine.sequence import Sequence
+from sa2va_bento.engine.transfer import on_device
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class SamplingBatch:
         if not any(sequence.sampling.temperature for sequence in sequences):
             return None
         rows = [(s.sampling.temperature, s.sampling.top_p, s.uniform()) for s in sequences]
-        return cls(*torch.tensor(rows, device=device).T)
+        return cls(*on_device([list(row) for row in zip(*rows, strict=True)], device).float())
 
 
 def choose(logits: Tensor, sampling: SamplingBatch | None) -> Tensor:

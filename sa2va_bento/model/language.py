@@ -60,10 +60,12 @@ class LanguageModel:
 
 
 def _internlm2(fields: Fields) -> PreTrainedConfig:
-    """InternLM2's arithmetic is Llama's; "dynamic" RoPE scaling matters beyond the trained length only."""
+    """InternLM2's arithmetic is Llama's. "dynamic" RoPE scaling matters beyond the trained length only, where the
+    engine never goes, and the in-tree one asks the device for the largest position at every step: it is left out."""
     scaling = fields.pop("rope_scaling", None) or {"type": "default"}
-    rope = {"rope_type": scaling["type"], "rope_theta": fields.pop("rope_theta")}
-    if "factor" in scaling:
+    kind = "default" if scaling["type"] == "dynamic" else scaling["type"]
+    rope = {"rope_type": kind, "rope_theta": fields.pop("rope_theta")}
+    if kind != "default" and "factor" in scaling:
         rope["factor"] = scaling["factor"]
     bias = fields.pop("bias", False)
     return LlamaConfig(**fields, attention_bias=bias, rope_parameters=rope)
