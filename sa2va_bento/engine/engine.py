@@ -141,7 +141,7 @@ class Engine:
         if len(sequences) == 1:
             logger.error("%s failed", stage, exc_info=error)
         else:
-            logger.warning("%s of %d requests failed, trying halves: %s", stage, len(sequences), error)
+            logger.warning("%s of %d requests failed, trying halves: %s", stage, len(sequences), str(error))
 
     def _retry(self, stage: str, sequences: list[Sequence], compute: Callable[[list[Sequence]], None]) -> None:
         if len(sequences) == 1:
