@@ -1,14 +1,16 @@
 """What the engine reaches on a GPU, with seeded random weights of the real shapes, each figure beside its roofline.
 
-    python -m benchmarks.gpu [--size 1b] [--out FILE.json]         # on a CUDA device
-    python -m benchmarks.gpu --size tiny --device cpu              # the same code, to see that it runs
+    python -m benchmarks.gpu [--size 1b] [--out FOLDER]                     # on a CUDA device; FOLDER defaults to $OUT
+    python -m benchmarks.gpu --size tiny --device cpu --requests 4          # the same code, to see that it runs
 
-Decode is bound by reading the weights (and the cache) once a token: bytes / bandwidth. Encoding and prefill are bound
-by arithmetic: FLOPs / peak. Bandwidth and peak are those that the device reaches here in a copy and in a large matmul.
+Decode is bound by reading the weights and the cache once a step: bytes / bandwidth. Encoding and prefill are bound by
+arithmetic: FLOPs / peak, the FLOPs counted while they run. Bandwidth and peak are those that the device reaches here in
+a copy and in a large matmul. Pixels are prepared beforehand; no cache of features or beginnings is on.
 """
 
 import argparse
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -17,17 +19,22 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.one_by_one import answer
 from benchmarks.pictures import picture
+from sa2va_bento.engine.engine import Engine, Outcome
 from sa2va_bento.engine.runner import Runner
-from sa2va_bento.engine.scheduler import Limits
-from sa2va_bento.engine.sequence import PictureInput, Sequence
+from sa2va_bento.engine.scheduler import Limits, Scheduler
+from sa2va_bento.engine.sequence import Generation, PictureInput, Sequence
 from sa2va_bento.model.config import InternVLConfig
 from sa2va_bento.model.grounding import encode_image
 from sa2va_bento.model.internvl import InternVLSa2VA
+from sa2va_bento.model.memory import kv_elements
 from sa2va_bento.preprocess import PreparedPicture, prepare_picture
 
-IMAGE_TOKEN, SEG, STOP = 5, 6, 7
+Figures = dict[str, float]
+IMAGE_TOKEN = 5
 VIT_300M = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24}
 QWEN2_05B = {
     "vocab_size": 151_680,
@@ -44,7 +51,7 @@ SIZES: dict[str, tuple[dict[str, int], dict[str, int], dict[str, Any]]] = {
     "1b": (VIT_300M, QWEN2_05B, {}),
     "tiny": (TINY_VIT, TINY_LLM, TINY_SAM2),
 }
-SAM2_LARGE_FLOPS = 1.82e12  # an image, Hiera-L at 1024 pixels
+REPLY = 64  # tokens of a reply where whole requests are measured
 
 
 def config_of(size: str) -> InternVLConfig:
@@ -76,6 +83,7 @@ def seeded_model(config: InternVLConfig, device: torch.device, dtype: torch.dtyp
     for name, parameter in model.named_parameters():
         if parameter.ndim > 1 and "embed" not in name:
             nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+    nn.init.normal_(model.language_model.get_input_embeddings().weight, std=3)  # replies wander, and do not repeat
     return model.to(dtype).eval().requires_grad_(False)
 
 
@@ -105,15 +113,18 @@ class Bench:
         self.device, self.clock = device, Clock(device)
         self.config = config_of(size)
         self.model = seeded_model(self.config, device, dtype)
-        self.runner = Runner(self.model, IMAGE_TOKEN, Limits(slots=32, context=1024), 0)
+        self.limits = Limits(slots=32, context=1024)
+        self.runner = Runner(self.model, IMAGE_TOKEN, self.limits)
         self.element = torch.finfo(dtype).bits // 8
+        self.bandwidth, self.peak = self._bandwidth(), self._peak_flops()
 
-    def sequence(self, number: int, image: PreparedPicture | None, text: int = 24) -> Sequence:
+    def sequence(self, number: int, image: PreparedPicture | None, reply: int = 600, seg_id: int = -1) -> Sequence:
         tokens = image.tile_count * self.config.tokens_per_tile if image else 0
-        ids = (10 + number % 7, *[IMAGE_TOKEN] * tokens, *(20 + (number + i) % 11 for i in range(text)))
-        return Sequence(ids, _picture_input(image) if image else None, 600, frozenset({STOP}), seg_id=SEG)
+        ids = (10 + number % 7, *[IMAGE_TOKEN] * tokens, *(20 + (number + i) % 11 for i in range(24)))
+        return Sequence(ids, _picture_input(image) if image else None, reply, frozenset(), seg_id=seg_id)
 
-    def decode_tokens_per_s(self, batch: int, steps: int = 50) -> float:
+    def decode(self, batch: int, steps: int = 50) -> Figures:
+        """Tokens a second of that many replies."""
         sequences = [self.sequence(number, None) for number in range(batch)]
         for sequence, token in zip(sequences, self.runner.prefill(sequences, 10**6), strict=True):
             sequence.prefilled = len(sequence.prompt_ids)
@@ -125,13 +136,15 @@ class Bench:
                     sequence.append(token)
 
         spent = self.clock.median_s(run, rounds=5, warm_up=1)
+        length = len(sequences[0].prompt_ids) + len(sequences[0].output_ids)
         for sequence in sequences:
             self.runner.release(sequence)
-        return batch * steps / spent
+        read = self.llm_bytes() + self.element * batch * length * kv_elements(self.config)
+        return {"measured": batch * steps / spent, "roofline": batch * self.bandwidth / read}
 
-    def first_token_s(self) -> float:
-        image = prepare_picture(self.config, picture(1, (448, 448)))
-        image.tiles()
+    def first_token_ms(self) -> Figures:
+        """From the pixels of a 448 x 448 picture to the first token."""
+        image = pictures(self.config, 1)[0]
 
         def run() -> None:
             sequence = self.sequence(1, image)
@@ -139,31 +152,88 @@ class Bench:
             self.runner.prefill([sequence], 10**6)
             self.runner.release(sequence)
 
-        return self.clock.median_s(run)
+        return {"measured": 1e3 * self.clock.median_s(run), "roofline": 1e3 * self._flops(run) / self.peak}
 
     @torch.inference_mode()
-    def sam2_encode_s(self) -> float:
+    def sam2_encode_ms(self) -> Figures:
+        """One picture."""
         side = self.config.sam2_shape.image_size
         pixels = torch.randn(1, 3, side, side, device=self.device, dtype=self.runner.dtype)
-        return self.clock.median_s(lambda: encode_image(self.model.grounding_encoder, pixels))
+        run = lambda: encode_image(self.model.grounding_encoder, pixels)  # noqa: E731
+        return {"measured": 1e3 * self.clock.median_s(run), "roofline": 1e3 * self._flops(run) / self.peak}
 
-    def bandwidth(self) -> float:
+    def requests_per_s(self, count: int, alone: int) -> tuple[Figures, Figures]:
+        """Questions about different pictures, of REPLY tokens and (nearly all) with one mask: `count` at once in the
+        engine, and `alone` of them one by one in the original's manner."""
+        images = pictures(self.config, count)
+        replies = self._serve([self.sequence(n, image, REPLY) for n, image in enumerate(images)])
+        segs = [_token_that_occurs_once(reply.output_ids) for reply in replies]
+        asked = [lambda n=n: self.sequence(n, images[n], REPLY, segs[n]) for n in range(count)]
+        start = self.clock.now()
+        masks = sum(len(reply.masks) for reply in self._serve([make() for make in asked]))
+        together = count / (self.clock.now() - start)
+        answer(self.model, asked[0](), IMAGE_TOKEN)  # warm-up
+        start = self.clock.now()
+        masks_alone = sum(answer(self.model, make(), IMAGE_TOKEN) for make in asked[:alone])
+        one_by_one = alone / (self.clock.now() - start)
+        flops = self._flops(lambda: answer(self.model, asked[0](), IMAGE_TOKEN, reply=2))
+        step_bytes = self.llm_bytes() + self.element * count * len(asked[0]().prompt_ids) * kv_elements(self.config)
+        roofline = 1 / (flops / self.peak + REPLY * step_bytes / self.bandwidth / count)
+        return (
+            {"measured": together, "roofline": roofline, "masks_a_request": masks / count},
+            {"measured": one_by_one, "masks_a_request": masks_alone / alone},
+        )
+
+    def llm_bytes(self) -> int:
+        """Weights that a step reads: all of the language model but the embedding table."""
+        model = self.model.language_model
+        total = sum(parameter.numel() for parameter in model.parameters())
+        return self.element * (total - model.get_input_embeddings().weight.numel())
+
+    def _serve(self, sequences: list[Sequence]) -> list[Generation]:
+        outcomes: dict[int, Outcome] = {}
+        emit = lambda sequence, outcome: outcomes.update({id(sequence): outcome})  # noqa: E731
+        engine = Engine(self.runner, emit, Scheduler(self.limits))
+        for sequence in sequences:
+            engine.add(sequence)
+        while engine.has_work:
+            engine.step()
+        found = [outcomes[id(sequence)] for sequence in sequences]
+        answered = [outcome for outcome in found if isinstance(outcome, Generation)]
+        if len(answered) < len(found):
+            raise SystemExit(f"{len(found) - len(answered)} requests failed")
+        return answered
+
+    def _flops(self, work: Callable[[], object]) -> float:
+        with FlopCounterMode(display=False) as counter:
+            work()
+        return float(counter.get_total_flops())
+
+    def _bandwidth(self) -> float:
         """Bytes a second that a copy moves."""
         source = torch.empty(2**28 if self.device.type == "cuda" else 2**24, dtype=torch.uint8, device=self.device)
         target = torch.empty_like(source)
         return 2 * source.numel() / self.clock.median_s(lambda: target.copy_(source))
 
-    def peak_flops(self) -> float:
+    def _peak_flops(self) -> float:
         """FLOPs a second of a large matmul."""
         side = 8192 if self.device.type == "cuda" else 512
         a = torch.randn(side, side, device=self.device, dtype=self.runner.dtype)
         return 2 * side**3 / self.clock.median_s(lambda: a @ a)
 
-    def llm_bytes(self) -> int:
-        """Weights that a token reads: all of the language model but the embedding table."""
-        model = self.model.language_model
-        total = sum(parameter.numel() for parameter in model.parameters())
-        return self.element * (total - model.get_input_embeddings().weight.numel())
+
+def pictures(config: InternVLConfig, count: int) -> list[PreparedPicture]:
+    """Different pictures of 448 x 448, their pixels made."""
+    made = [prepare_picture(config, picture(number, (448, 448))) for number in range(count)]
+    for image in made:
+        image.tiles()
+        image.sam_pixels()
+    return made
+
+
+def _token_that_occurs_once(reply: tuple[int, ...]) -> int:
+    """A token that can stand for `[SEG]` in a reply of random weights; -1 where each occurs again."""
+    return next((token for token in reply[:-1] if reply.count(token) == 1), -1)
 
 
 def _picture_input(image: PreparedPicture) -> PictureInput:
@@ -176,18 +246,17 @@ def _picture_input(image: PreparedPicture) -> PictureInput:
     return PictureInput(image.key, image.tiles_key, image.tile_count, tiles, sam_pixels, image.grids)
 
 
-def measure(bench: Bench) -> dict[str, float]:
-    bandwidth, peak = bench.bandwidth(), bench.peak_flops()
+def measure(bench: Bench, requests: int) -> dict[str, Figures]:
+    together, alone = bench.requests_per_s(requests, min(requests, 8))
     return {
-        "decode_tokens_per_s_batch_1": bench.decode_tokens_per_s(1),
-        "decode_tokens_per_s_batch_32": bench.decode_tokens_per_s(32),
-        "decode_roofline_batch_1": bandwidth / bench.llm_bytes(),
-        "decode_roofline_batch_32": 32 * bandwidth / bench.llm_bytes(),
-        "first_token_448_ms": 1e3 * bench.first_token_s(),
-        "sam2_encode_ms": 1e3 * bench.sam2_encode_s(),
-        "sam2_encode_roofline_ms": 1e3 * SAM2_LARGE_FLOPS / peak,
-        "copy_gb_per_s": bandwidth / 1e9,
-        "matmul_tflops": peak / 1e12,
+        "decode tokens/s, batch 1": bench.decode(1),
+        "decode tokens/s, batch 32": bench.decode(32),
+        "first token of 448 x 448, ms": bench.first_token_ms(),
+        "SAM2 encode, ms": bench.sam2_encode_ms(),
+        f"requests/s, {requests} at once": together,
+        "requests/s, one by one": alone,
+        "copy, GB/s": {"measured": bench.bandwidth / 1e9},
+        "matmul, TFLOP/s": {"measured": bench.peak / 1e12},
     }
 
 
@@ -195,17 +264,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="1b")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--requests", type=int, default=32)
+    parser.add_argument("--out", type=Path, default=os.environ.get("OUT"))
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     bench = Bench(arguments.size, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
-    figures = measure(bench)
+    figures = measure(bench, arguments.requests)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    print(f"{name}, {arguments.size}, CUDA graphs: {bench.runner.graphs is not None}")
+    print(f"{name}, torch {torch.__version__}, {arguments.size}, CUDA graphs: {bench.runner.graphs is not None}")
     for key, value in figures.items():
-        print(f"{key:32} {value:12.1f}")
+        print(f"{key:30}", ", ".join(f"{kind} {number:.1f}" for kind, number in value.items()))
     if arguments.out:
-        arguments.out.write_text(json.dumps({"device": name, "size": arguments.size, **figures}, indent=1))
+        about = {"device": name, "torch": torch.__version__, "size": arguments.size}
+        path = Path(arguments.out) / "gpu.json"
+        path.write_text(json.dumps({**about, "cuda_graphs": bench.runner.graphs is not None, **figures}, indent=1))
 
 
 if __name__ == "__main__":
