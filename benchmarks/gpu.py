@@ -54,26 +54,28 @@ SIZES: dict[str, tuple[dict[str, int], dict[str, int], dict[str, Any]]] = {
 REPLY = 64  # tokens of a reply where whole requests are measured
 
 
-def config_of(size: str) -> InternVLConfig:
-    """A configuration in the published layout."""
+def published_config(size: str) -> dict[str, Any]:
+    """A `config.json` in the published layout."""
     vision, llm, sam2 = SIZES[size]
     common = {"hidden_act": "gelu", "norm_type": "layer_norm", "layer_norm_eps": 1e-6, "qkv_bias": True}
-    return InternVLConfig.from_dict(
-        {
-            "architectures": ["Sa2VAChatModel"],
-            "template": "qwen_chat",
-            "vision_config": {**vision, **common, "qk_normalization": False, "image_size": 448, "patch_size": 14},
-            "llm_config": {
-                **llm,
-                "architectures": ["Qwen2ForCausalLM"],
-                "hidden_act": "silu",
-                "rms_norm_eps": 1e-6,
-                "rope_theta": 1e6,
-                "max_position_embeddings": 32768,
-            },
-            "sa2va_native": {"sam2": sam2},
-        }
-    )
+    return {
+        "architectures": ["Sa2VAChatModel"],
+        "template": "qwen_chat",
+        "vision_config": {**vision, **common, "qk_normalization": False, "image_size": 448, "patch_size": 14},
+        "llm_config": {
+            **llm,
+            "architectures": ["Qwen2ForCausalLM"],
+            "hidden_act": "silu",
+            "rms_norm_eps": 1e-6,
+            "rope_theta": 1e6,
+            "max_position_embeddings": 32768,
+        },
+        "sa2va_native": {"sam2": sam2},
+    }
+
+
+def config_of(size: str) -> InternVLConfig:
+    return InternVLConfig.from_dict(published_config(size))
 
 
 def seeded_model(config: InternVLConfig, device: torch.device, dtype: torch.dtype) -> InternVLSa2VA:

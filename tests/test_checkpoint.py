@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from sa2va_bento.errors import CheckpointError
 from sa2va_bento.model.checkpoint import Placement, choose_placement, load_model, resolve
 from sa2va_bento.model.internvl import InternVLSa2VA
-from sa2va_bento.model.keymap import plan, to_intree, to_published
+from sa2va_bento.model.keymap import GAUSSIAN_IN_TREE, plan, to_intree, to_published
 from sa2va_bento.model.tokenizer import PromptTokenizer
 from tests.parity.goldens import GOLDEN, module, write_checkpoint
 
@@ -119,7 +119,10 @@ REFUSED_WEIGHTS: dict[str, tuple[Callable[[dict[str, torch.Tensor]], object], st
     "missing": (lambda t: t.pop("mlp1.1.bias"), "missing tensors: mlp1.1.bias"),
     "unknown": (lambda t: t.update({"extra.thing": torch.zeros(1)}), "unknown tensors: extra.thing"),
     "unknown-in-a-part": (lambda t: t.update({"mlp1.9.bias": torch.zeros(1)}), "unknown tensors: mlp1.9.bias"),
-    "misshaped": (lambda t: t.update({"mlp1.1.bias": torch.zeros(3)}), r"mlp1.1.bias is \(3,\), config.json says"),
+    "misshaped": (
+        lambda t: t.update({"mlp1.1.bias": torch.zeros(3)}),
+        r"mlp1.1.bias \(in model.safetensors\) makes \(3,\), config.json says \(64,\)",
+    ),
     "headless": (lambda t: t.pop("language_model.lm_head.weight"), "missing tensors: language_model.lm_head.weight"),
     "lora": (
         lambda t: t.update({"language_model.base_model.model.lm_head.weight": torch.zeros(1)}),
@@ -162,13 +165,67 @@ def test_configurations_that_are_not_supported_are_refused(folder: Path, name: s
         load_model(folder, CPU)
 
 
-def test_truncated_weights_are_refused_with_their_file(folder: Path) -> None:
+def test_truncated_weights_are_refused_with_file_and_tensor(folder: Path) -> None:
     path = folder / "model.safetensors"
     content = path.read_bytes()
     path.unlink()
-    path.write_bytes(content[: len(content) // 2])
+    path.write_bytes(content[: len(content) - 5])
+    with pytest.raises(
+        CheckpointError, match=r"model.safetensors is not a complete safetensors file: it ends before \w+"
+    ):
+        load_model(folder, CPU)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"\xff" * 64], ids=["empty", "page", "noise"])
+def test_files_that_are_no_weights_are_refused_by_name(folder: Path, content: bytes) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"model.safetensors is not a complete safetensors file"):
         load_model(folder, CPU)
+
+
+def test_an_lfs_pointer_is_called_one(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(CheckpointError, match="it is a Git LFS pointer"):
+        load_model(folder, CPU)
+
+
+def test_quantised_weights_are_refused_by_name(folder: Path) -> None:
+    edit_weights(folder, lambda t: t.update({"mlp1.1.bias": torch.zeros(64, dtype=torch.int8)}))
+    with pytest.raises(CheckpointError, match=r"model.safetensors: mlp1.1.bias is I8, not one of"):
+        load_model(folder, CPU)
+
+
+def index(folder: Path, weight_map: dict[str, str]) -> None:
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+def test_an_index_that_is_wrong_about_a_tensor_is_refused(folder: Path) -> None:
+    index(folder, {"mlp1.1.bias": "model.safetensors", "no.such": "model.safetensors"})
+    with pytest.raises(CheckpointError, match=r"index.json: no.such is not in model.safetensors"):
+        load_model(folder, CPU)
+
+
+def test_an_index_can_not_name_files_elsewhere(folder: Path) -> None:
+    index(folder, {"mlp1.1.bias": "../other/model.safetensors"})
+    with pytest.raises(CheckpointError, match=r"names files outside of its folder: \.\./other"):
+        load_model(folder, CPU)
+
+
+def test_a_tensor_in_two_files_is_refused(folder: Path) -> None:
+    save_file({"mlp1.1.bias": torch.zeros(64)}, folder / "second.safetensors")
+    index(folder, {"mlp1.1.bias": "second.safetensors", "mlp1.1.weight": "model.safetensors"})
+    with pytest.raises(CheckpointError, match=r"mlp1.1.bias is both in .*model.safetensors and in second.safetensors"):
+        load_model(folder, CPU)
+
+
+def test_loading_to_another_type_converts_every_tensor_but_the_frequencies(folder: Path) -> None:
+    plain, half = load_model(folder, CPU), load_model(folder, Placement(torch.device("cpu"), torch.bfloat16))
+    for (name, tensor), (_, converted) in zip(plain.state_dict().items(), half.state_dict().items(), strict=True):
+        kept = name in GAUSSIAN_IN_TREE
+        assert converted.dtype == (torch.float32 if kept else torch.bfloat16), name
+        assert torch.equal(converted, tensor if kept else tensor.bfloat16()), name
 
 
 def test_pickled_weights_are_refused(folder: Path) -> None:

@@ -1,9 +1,8 @@
 """Loads a checkpoint folder in the published layout: safetensors only, every name and shape checked before any weight
 is read, tensors renamed, split and cast one at a time."""
 
-import json
+import math
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,17 +10,17 @@ import torch
 from accelerate import init_empty_weights
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from transformers.initialization import no_init_weights
 
 from sa2va_bento.errors import CheckpointError
 from sa2va_bento.model.config import CheckpointConfig
 from sa2va_bento.model.families import build_model, read_config
 from sa2va_bento.model.family import Sa2VA
-from sa2va_bento.model.keymap import GAUSSIAN_IN_TREE, SAM, Source, name_some, plan
+from sa2va_bento.model.keymap import GAUSSIAN_IN_TREE, SAM, Source, plan
 from sa2va_bento.model.sam2 import TUNED_DECODER
+from sa2va_bento.model.weights import HostMemory, WeightReader, name_some, weight_files
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 TUNED = f"{SAM}.{TUNED_DECODER}."
 LM_HEAD = "language_model.lm_head.weight"
@@ -94,65 +93,40 @@ def inspect(folder: Path) -> Inspection:
     Raises:
         CheckpointError: as `load_model`.
     """
-    with ExitStack() as stack:
-        opened = _open(folder, stack)
-        return Inspection(opened.model.config, len(opened.reader.shapes), len(weight_files(folder)))
+    opened = _open(folder)
+    return Inspection(opened.model.config, len(opened.reader.stored), len(weight_files(folder)))
 
 
 def load_model(folder: Path, placement: Placement) -> Sa2VA:
-    """Builds the model of a folder and fills it, in evaluation mode and without gradients.
+    """Builds the model of a folder and fills it, in evaluation mode and without gradients. Tensors go one by one to
+    their device and type.
 
     Raises:
         CheckpointError: naming the file and the tensors that are missing, unknown, misshaped or unreadable.
     """
-    with ExitStack() as stack:
-        opened = _open(folder, stack)
-        model, tensor = opened.model, opened.reader.tensor
-        state = {name: _read(source, tensor, name, placement) for name, source in opened.sources.items()}
+    opened = _open(folder)
+    model, sources, reader = opened.model, opened.sources, opened.reader
+    put, state = _putter(opened, placement), {}
+    for name in sorted(sources, key=lambda name: reader.place(sources[name].names)):
+        state[name] = put(name, sources[name].read(reader.tensor))
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_head()
     return model.to(placement.device).eval().requires_grad_(False)
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a folder, sharded or not.
+def _putter(opened: "_Opened", placement: Placement) -> Callable[[str, Tensor], Tensor]:
+    """What brings a tensor, named as in-tree, to its device and type."""
+    shapes = opened.reader.shapes
+    elements = sum(math.prod(source.shape(shapes)) for source in opened.sources.values())
+    host = HostMemory(len(opened.sources), elements, placement.dtype) if placement.device.type == "cpu" else None
 
-    Raises:
-        CheckpointError: there are none, or a shard that the index names is missing.
-    """
-    index = folder / INDEX
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError):
-            raise CheckpointError(f"{index} is not a safetensors index") from None
-    else:
-        names = [WEIGHTS]
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing and list(folder.glob("*.bin")):
-        raise CheckpointError(f"{folder} holds pickled weights only; pickle is never loaded, convert to safetensors")
-    if missing:
-        raise CheckpointError(f"{folder} lacks {name_some(missing)}")
-    return [folder / name for name in names]
+    def put(name: str, tensor: Tensor) -> Tensor:
+        dtype = torch.float32 if name in GAUSSIAN_IN_TREE else placement.dtype
+        if host and dtype == host.dtype and tensor.dtype != dtype:
+            return host.hold(tensor)
+        return tensor.to(device=placement.device, dtype=dtype)
 
-
-class _WeightReader:
-    """Shapes and tensors of a folder's safetensors files, by published name."""
-
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self._files = {}
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        for path in weight_files(folder):
-            try:
-                file = stack.enter_context(safe_open(path, framework="pt"))
-            except (SafetensorError, OSError) as error:
-                raise CheckpointError(f"{path} is not a complete safetensors file: {error}") from None
-            for name in file.keys():  # noqa: SIM118 - safe_open is not iterable
-                self._files[name] = file
-                self.shapes[name] = tuple(file.get_slice(name).get_shape())
-
-    def tensor(self, name: str) -> Tensor:
-        return self._files[name].get_tensor(name)
+    return put
 
 
 @dataclass(frozen=True)
@@ -161,29 +135,24 @@ class _Opened:
 
     model: Sa2VA
     sources: Mapping[str, Source]
-    reader: _WeightReader
+    reader: WeightReader
 
 
-def _open(folder: Path, stack: ExitStack) -> _Opened:
+def _open(folder: Path) -> _Opened:
     config = read_config(folder / "config.json")
-    reader = _WeightReader(folder, stack)
-    sources = plan(reader.shapes, config)
+    reader = WeightReader(folder)
+    sources = plan(reader.stored, config)
     if LM_HEAD in sources:  # a head of its own wins over a configuration that ties it
         config.llm.tie_word_embeddings = False
     config.sam2.has_tuned_decoder = any(name.startswith(TUNED) for name in sources)  # Sa2VA-i; config.json is silent
-    with init_empty_weights(include_buffers=False):
+    with init_empty_weights(include_buffers=False), no_init_weights():
         model = build_model(config)
-    _check(folder, model, sources, reader.shapes)
+    _check(folder, model, sources, reader)
     return _Opened(model, sources, reader)
 
 
-def _read(source: Source, tensor: Callable[[str], Tensor], name: str, placement: Placement) -> Tensor:
-    dtype = torch.float32 if name in GAUSSIAN_IN_TREE else placement.dtype
-    return source.read(tensor).to(device=placement.device, dtype=dtype)
-
-
-def _check(folder: Path, model: Sa2VA, sources: Mapping[str, Source], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+def _check(folder: Path, model: Sa2VA, sources: Mapping[str, Source], reader: WeightReader) -> None:
+    expected, shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}, reader.shapes
     if model.config.llm.tie_word_embeddings:
         expected.pop(LM_HEAD, None)
     problems = []
@@ -192,7 +161,8 @@ def _check(folder: Path, model: Sa2VA, sources: Mapping[str, Source], shapes: Ma
     if unknown := sorted(set(sources) - set(expected)):
         problems.append(f"unknown tensors: {name_some(unknown)}")
     misshaped = [
-        f"{name} is {source.shape(shapes)}, config.json says {expected[name]}"
+        f"{source.names[0]} (in {reader.stored[source.names[0]].file.name}) makes {source.shape(shapes)}, "
+        f"config.json says {expected[name]}"
         for name, source in sources.items()
         if name in expected and source.shape(shapes) != expected[name]
     ]

@@ -16,6 +16,7 @@ from torch import Tensor
 from sa2va_bento.errors import CheckpointError
 from sa2va_bento.model.config import CheckpointConfig, InternVLConfig
 from sa2va_bento.model.language import LANGUAGE_MODELS, GroupedHeads, Role
+from sa2va_bento.model.weights import name_some
 
 VIT, SAM = "vision_model", "grounding_encoder"
 SAM_PUBLISHED = f"{SAM}.sam2_model"
@@ -247,12 +248,6 @@ def to_published(in_tree: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif not any(_rename(name, part, part) for part in QKV_IN_TREE[1:]):
             published[_first_rename(name, [(b, a) for a, b in RENAMES]) or name] = tensor
     return published
-
-
-def name_some(names: list[str], at_most: int = 5) -> str:
-    """A readable list of names that doesn't flood a log."""
-    more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
-    return ", ".join(names[:at_most]) + more
 
 
 def _sources_of(name: str, config: CheckpointConfig | None) -> dict[str, Source] | None:
