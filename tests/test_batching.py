@@ -13,6 +13,7 @@ from transformers import Qwen2Config
 from sa2va_bento.engine.cache import KVPool
 from sa2va_bento.engine.features import FeatureCache
 from sa2va_bento.engine.sampler import SamplingBatch, choose
+from sa2va_bento.errors import OverloadedError
 from sa2va_bento.predictor import Predictor
 from sa2va_bento.result import Prediction, PredictRequest, Sampling, Turn
 from sa2va_bento.settings import Settings
@@ -92,6 +93,19 @@ def test_cancellations_in_the_middle_disturb_nobody(alone: list[Prediction], cro
     assert crowd.queue_depth == 0
     assert not crowd._runner._rows
     assert not crowd._runner._held
+
+
+def test_beyond_the_queue_requests_are_refused_at_once_and_taken_again_later(wandering: Path) -> None:
+    predictor = Predictor.load(Settings(model_path=str(wandering), max_queue=2, context=2048))
+    accepted = [predictor.submit(PredictRequest("tell me", max_new_tokens=200)) for _ in range(2)]
+    with pytest.raises(OverloadedError) as refusal:
+        predictor.submit(PredictRequest("and me"))
+    assert (refusal.value.status, refusal.value.retry_after_s) == (503, 1)
+    assert not any(future.done() for future in accepted)
+    for future in accepted:
+        future.result(60)
+    assert predictor.predict(PredictRequest("now me", max_new_tokens=2)).result
+    predictor.close()
 
 
 def test_the_same_seed_gives_the_same_reply_and_another_gives_another(crowd: Predictor) -> None:

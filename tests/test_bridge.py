@@ -10,8 +10,8 @@ import pytest
 from sa2va_bento.engine.bridge import EngineThread
 from sa2va_bento.engine.scheduler import Limits, Scheduler
 from sa2va_bento.engine.sequence import Generation, Sequence
-from sa2va_bento.errors import InferenceError, NotReadyError
-from tests.fake_runner import CountingRunner, sequence
+from sa2va_bento.errors import InferenceError, NotReadyError, Sa2VAError
+from tests.fake_runner import BAD, CountingRunner, sequence
 
 
 @pytest.fixture
@@ -54,6 +54,18 @@ def test_closing_fails_what_is_unfinished_and_refuses_later_ones(thread: EngineT
     closer.join(15)
     for future in unfinished:
         assert isinstance(future.exception(10), NotReadyError)
+
+
+def test_a_device_that_is_gone_ends_the_thread_and_all_it_had() -> None:
+    runner = CountingRunner()
+    runner.alive = False
+    thread = EngineThread(runner, Scheduler(Limits()))
+    future = thread.submit(sequence(BAD))
+    assert isinstance(future.exception(10), Sa2VAError)
+    while thread.is_alive:  # what `/livez` asks
+        time.sleep(0.001)
+    with pytest.raises(NotReadyError):
+        thread.submit(sequence(1))
 
 
 def test_a_broken_engine_resolves_what_it_had() -> None:

@@ -56,6 +56,20 @@ def test_a_cancelled_request_leaves_within_a_step_and_a_waiting_one_never_starts
     assert [type(outcome) for _, outcome in bench.emitted] == [RequestCancelledError, RequestCancelledError]
 
 
+def test_a_reply_is_given_up_between_two_of_its_tokens() -> None:
+    bench = Bench(decode_tokens=8)
+    patient = sequence(50)
+    leaving = sequence(60, is_cancelled=lambda: len(leaving.output_ids) == 3)
+    late = sequence(70)
+    bench.runner.on_step = lambda: setattr(late, "deadline", 0.0) if len(late.output_ids) == 4 else None
+    for item in (patient, leaving, late):
+        bench.engine.add(item)
+    bench.engine.step()
+    assert [len(item.output_ids) for item in (patient, leaving, late)] == [9, 3, 5]
+    assert {type(outcome) for _, outcome in bench.emitted} == {RequestCancelledError, DeadlineExceededError}
+    assert bench.runner.held == {patient}
+
+
 def test_a_request_past_its_deadline_is_dropped() -> None:
     (late,) = Bench().run(sequence(50, deadline=time.monotonic() - 1))
     assert isinstance(late, DeadlineExceededError)

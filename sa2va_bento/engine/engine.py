@@ -78,6 +78,7 @@ class Engine:
         self._batch("prefill", self.scheduler.to_encode(), self._encode)
         self._batch("prefill", self.scheduler.to_prefill(), self._prefill)
         for _ in range(self.scheduler.limits.decode_tokens):
+            self._drop_abandoned()
             self._batch("decode", self.scheduler.to_decode(), self._decode)
         self._batch("segment", self.scheduler.to_ground(), self._ground)
         for sequence in self.scheduler.finished():
