@@ -14,8 +14,9 @@ from flask import Flask, Response, jsonify, request
 from PIL import Image
 
 from sa2va_bento.masks import low_res_to_mask
-from sa2va_bento.model.checkpoint import choose_placement, load_model, resolve
+from sa2va_bento.model.checkpoint import choose_placement, load_model
 from sa2va_bento.model.grounding import decode_masks, encode_image
+from sa2va_bento.model.hub import resolve
 from sa2va_bento.model.internvl import InternVLSa2VA
 from sa2va_bento.model.tokenizer import PromptTokenizer
 from sa2va_bento.preprocess import prepare_picture

@@ -22,7 +22,8 @@ from benchmarks.compare import free_port, running
 from benchmarks.pictures import encoded, picture, questions
 from sa2va_bento.engine.runner import Runner
 from sa2va_bento.engine.scheduler import Limits
-from sa2va_bento.model.checkpoint import choose_placement, load_model, resolve
+from sa2va_bento.model.checkpoint import choose_placement, load_model
+from sa2va_bento.model.hub import resolve
 from sa2va_bento.model.tokenizer import PromptTokenizer
 from sa2va_bento.pipeline import Pipeline
 from sa2va_bento.prompt import IMAGE_CONTEXT

@@ -23,16 +23,17 @@ def models() -> None:
 
 def check(model: str) -> None:
     """Prints what a checkpoint is and needs; raises StartupError when it can't be served."""
-    from sa2va_bento.model.checkpoint import choose_placement, inspect, resolve
+    from sa2va_bento.model.checkpoint import choose_placement, inspect
+    from sa2va_bento.model.hub import describe
     from sa2va_bento.model.memory import estimate, free_memory, parameter_counts
     from sa2va_bento.workload import limits_of, workload_of
 
     settings = load_settings()
-    folder = resolve(model, settings.model_revision, settings.cache_dir)
-    found = inspect(folder)
+    folder, headers = describe(model, settings.model_revision, settings.cache_dir)
+    found = inspect(folder, headers)
     placement = choose_placement(settings.device, settings.dtype)
     needed = estimate(found.config, placement.dtype.itemsize, workload_of(settings, limits_of(settings, found.config)))
-    print(f"folder    {folder}")
+    print(f"folder    {folder}{'' if headers is None else ', the weights still on the Hub'}")
     print(f"family    {found.config.family}, template {found.config.template}")
     if found.config.sam2.has_tuned_decoder:
         print("          Sa2VA-i: a tuned mask decoder for prompts, the original one for following objects")
@@ -46,7 +47,7 @@ def check(model: str) -> None:
 
 def download(model: str) -> None:
     """Fetches a checkpoint from the Hub and prints its folder."""
-    from sa2va_bento.model.checkpoint import resolve
+    from sa2va_bento.model.hub import resolve
 
     settings = load_settings()
     print(resolve(model, settings.model_revision, settings.cache_dir))

@@ -16,9 +16,10 @@ from sa2va_bento.engine.runner import Runner
 from sa2va_bento.engine.scheduler import Scheduler
 from sa2va_bento.engine.sequence import Generation, MaskLogits, Sequence
 from sa2va_bento.errors import InferenceError, OverloadedError, Sa2VAError
-from sa2va_bento.model.checkpoint import choose_placement, load_model, resolve
+from sa2va_bento.model.checkpoint import choose_placement, load_model
 from sa2va_bento.model.families import read_config
 from sa2va_bento.model.family import Sa2VA, parameter_dtype
+from sa2va_bento.model.hub import resolve
 from sa2va_bento.model.memory import estimate, refuse_if_too_large
 from sa2va_bento.model.tokenizer import PromptTokenizer
 from sa2va_bento.pipeline import Pipeline, Prepared

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sa2va_bento.errors import CheckpointError
-from sa2va_bento.model.checkpoint import Placement, choose_placement, load_model, resolve
+from sa2va_bento.model.checkpoint import Placement, choose_placement, load_model
 from sa2va_bento.model.internvl import InternVLSa2VA
 from sa2va_bento.model.keymap import GAUSSIAN_IN_TREE, plan, to_intree, to_published
 from sa2va_bento.model.tokenizer import PromptTokenizer
@@ -246,19 +246,6 @@ def test_config_files_that_are_none_are_refused(folder: Path, text: str) -> None
     (folder / "config.json").write_text(text)
     with pytest.raises(CheckpointError):
         load_model(folder, CPU)
-
-
-@pytest.mark.parametrize("where", ["/nowhere/at/all", "./nowhere", "nowhere"])
-def test_a_path_that_is_no_folder_is_refused(where: str) -> None:
-    with pytest.raises(CheckpointError, match="neither a folder nor a Hub id"):
-        resolve(where)
-
-
-def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(CheckpointError, match="owner/name") as caught:
-        resolve("owner/name", cache_dir=tmp_path)
-    assert "\n" not in caught.value.message
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "teapot"])

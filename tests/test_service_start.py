@@ -38,9 +38,10 @@ def lines_of_ours(result: subprocess.CompletedProcess[str]) -> list[str]:
     ("environment", "fragment"),
     [
         ({"MODEL_PATH": "/nowhere/at-all"}, "'/nowhere/at-all'"),
+        ({"MODEL_PATH": "owner/name", "HF_HUB_OFFLINE": "1", "HF_HOME": "/nowhere/hub"}, "not in the local cache"),
         ({"SA2VA_TIMEOUT_S": "soon"}, "SA2VA_TIMEOUT_S"),
     ],
-    ids=["model", "setting"],
+    ids=["model", "hub", "setting"],
 )
 def test_what_can_not_start_says_why_in_one_line(environment: dict[str, str], fragment: str) -> None:
     result = serve(**environment)

@@ -14,9 +14,10 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from sa2va_bento.masks import low_res_to_mask
-from sa2va_bento.model.checkpoint import choose_placement, load_model, resolve
+from sa2va_bento.model.checkpoint import choose_placement, load_model
 from sa2va_bento.model.family import parameter_dtype
 from sa2va_bento.model.grounding import encode_image
+from sa2va_bento.model.hub import resolve
 from sa2va_bento.model.internvl import InternVLSa2VA
 from sa2va_bento.model.tokenizer import Piece, PromptTokenizer, Special
 from sa2va_bento.model.tracking import track

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import torch
 from accelerate import init_empty_weights
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from torch import Tensor
 from transformers.initialization import no_init_weights
 
@@ -19,9 +17,8 @@ from sa2va_bento.model.families import build_model, read_config
 from sa2va_bento.model.family import Sa2VA
 from sa2va_bento.model.keymap import GAUSSIAN_IN_TREE, SAM, Source, plan
 from sa2va_bento.model.sam2 import TUNED_DECODER
-from sa2va_bento.model.weights import HostMemory, WeightReader, name_some, weight_files
+from sa2va_bento.model.weights import HostMemory, Stored, WeightReader, name_some
 
-HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
 TUNED = f"{SAM}.{TUNED_DECODER}."
 LM_HEAD = "language_model.lm_head.weight"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -56,28 +53,6 @@ def _auto_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def resolve(model: str, revision: str | None = None, cache_dir: Path | None = None) -> Path:
-    """A local folder as it is; a Hub id through the Hub's cache.
-
-    Raises:
-        CheckpointError: neither a folder nor a repository that can be reached.
-    """
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.is_absolute() or model.startswith(".") or model.count("/") != 1:
-        raise CheckpointError(f"MODEL_PATH {model!r} is neither a folder nor a Hub id (owner/name)")
-    try:
-        return Path(snapshot_download(model, revision=revision, cache_dir=cache_dir, allow_patterns=HUB_FILES))
-    except RepositoryNotFoundError:
-        raise CheckpointError(f"the Hub has no model {model!r}, or it is private (set HF_TOKEN)") from None
-    except LocalEntryNotFoundError:
-        raise CheckpointError(f"model {model!r} is not in the local cache and the Hub can't be reached") from None
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"model {model!r} could not be fetched from the Hub: {reason}") from None
-
-
 @dataclass(frozen=True)
 class Inspection:
     """What a checkpoint is, told without loading its weights."""
@@ -87,14 +62,17 @@ class Inspection:
     files: int
 
 
-def inspect(folder: Path) -> Inspection:
-    """Reads a folder's configuration and the headers of its weights, and checks every tensor's name and shape.
+def inspect(folder: Path, stored: Mapping[str, Stored] | None = None) -> Inspection:
+    """Reads a folder's configuration and the headers of its weights, unless they are given, and checks every tensor's
+    name and shape.
 
     Raises:
         CheckpointError: as `load_model`.
     """
-    opened = _open(folder)
-    return Inspection(opened.model.config, len(opened.reader.stored), len(weight_files(folder)))
+    config = read_config(folder / "config.json")
+    stored = WeightReader(folder).stored if stored is None else stored
+    _fit(folder, config, stored)
+    return Inspection(config, len(stored), len({place.file for place in stored.values()}))
 
 
 def load_model(folder: Path, placement: Placement) -> Sa2VA:
@@ -104,9 +82,10 @@ def load_model(folder: Path, placement: Placement) -> Sa2VA:
     Raises:
         CheckpointError: naming the file and the tensors that are missing, unknown, misshaped or unreadable.
     """
-    opened = _open(folder)
-    model, sources, reader = opened.model, opened.sources, opened.reader
-    put, state = _putter(opened, placement), {}
+    config, reader = read_config(folder / "config.json"), WeightReader(folder)
+    fitted = _fit(folder, config, reader.stored)
+    model, sources = fitted.model, fitted.sources
+    put, state = _putter(sources, reader.shapes, placement), {}
     for name in sorted(sources, key=lambda name: reader.place(sources[name].names)):
         state[name] = put(name, sources[name].read(reader.tensor))
     model.load_state_dict(state, strict=False, assign=True)
@@ -114,11 +93,12 @@ def load_model(folder: Path, placement: Placement) -> Sa2VA:
     return model.to(placement.device).eval().requires_grad_(False)
 
 
-def _putter(opened: "_Opened", placement: Placement) -> Callable[[str, Tensor], Tensor]:
+def _putter(
+    sources: Mapping[str, Source], shapes: Mapping[str, tuple[int, ...]], placement: Placement
+) -> Callable[[str, Tensor], Tensor]:
     """What brings a tensor, named as in-tree, to its device and type."""
-    shapes = opened.reader.shapes
-    elements = sum(math.prod(source.shape(shapes)) for source in opened.sources.values())
-    host = HostMemory(len(opened.sources), elements, placement.dtype) if placement.device.type == "cpu" else None
+    elements = sum(math.prod(source.shape(shapes)) for source in sources.values())
+    host = HostMemory(len(sources), elements, placement.dtype) if placement.device.type == "cpu" else None
 
     def put(name: str, tensor: Tensor) -> Tensor:
         dtype = torch.float32 if name in GAUSSIAN_IN_TREE else placement.dtype
@@ -130,29 +110,27 @@ def _putter(opened: "_Opened", placement: Placement) -> Callable[[str, Tensor], 
 
 
 @dataclass(frozen=True)
-class _Opened:
-    """A checkpoint whose names and shapes fit, and the model without weights that they fit."""
+class _Fitted:
+    """A model without weights, and where those come from: every name and shape fits."""
 
     model: Sa2VA
     sources: Mapping[str, Source]
-    reader: WeightReader
 
 
-def _open(folder: Path) -> _Opened:
-    config = read_config(folder / "config.json")
-    reader = WeightReader(folder)
-    sources = plan(reader.stored, config)
+def _fit(folder: Path, config: CheckpointConfig, stored: Mapping[str, Stored]) -> _Fitted:
+    sources = plan(stored, config)
     if LM_HEAD in sources:  # a head of its own wins over a configuration that ties it
         config.llm.tie_word_embeddings = False
     config.sam2.has_tuned_decoder = any(name.startswith(TUNED) for name in sources)  # Sa2VA-i; config.json is silent
     with init_empty_weights(include_buffers=False), no_init_weights():
         model = build_model(config)
-    _check(folder, model, sources, reader)
-    return _Opened(model, sources, reader)
+    _check(folder, model, sources, stored)
+    return _Fitted(model, sources)
 
 
-def _check(folder: Path, model: Sa2VA, sources: Mapping[str, Source], reader: WeightReader) -> None:
-    expected, shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}, reader.shapes
+def _check(folder: Path, model: Sa2VA, sources: Mapping[str, Source], stored: Mapping[str, Stored]) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    shapes = {name: place.shape for name, place in stored.items()}
     if model.config.llm.tie_word_embeddings:
         expected.pop(LM_HEAD, None)
     problems = []
@@ -161,7 +139,7 @@ def _check(folder: Path, model: Sa2VA, sources: Mapping[str, Source], reader: We
     if unknown := sorted(set(sources) - set(expected)):
         problems.append(f"unknown tensors: {name_some(unknown)}")
     misshaped = [
-        f"{source.names[0]} (in {reader.stored[source.names[0]].file.name}) makes {source.shape(shapes)}, "
+        f"{source.names[0]} (in {stored[source.names[0]].file.name}) makes {source.shape(shapes)}, "
         f"config.json says {expected[name]}"
         for name, source in sources.items()
         if name in expected and source.shape(shapes) != expected[name]
