@@ -32,7 +32,8 @@ def check(model: str) -> None:
     folder, headers = describe(model, settings.model_revision, settings.cache_dir)
     found = inspect(folder, headers)
     placement = choose_placement(settings.device, settings.dtype)
-    needed = estimate(found.config, placement.dtype.itemsize, workload_of(settings, limits_of(settings, found.config)))
+    workload = workload_of(settings, limits_of(settings, found.config))
+    needed = estimate(found.config, placement.dtype.itemsize, workload, settings.quantization)
     print(f"folder    {folder}{'' if headers is None else ', the weights still on the Hub'}")
     print(f"family    {found.config.family}, template {found.config.template}")
     if found.config.sam2.has_tuned_decoder:

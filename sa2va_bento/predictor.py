@@ -70,8 +70,9 @@ class Predictor:
         folder = resolve(settings.model_dir_or_id, settings.model_revision, settings.cache_dir)
         config, tokenizer = read_config(folder / "config.json"), PromptTokenizer.from_dir(folder)
         workload = workload_of(settings, limits_of(settings, config))
-        refuse_if_too_large(estimate(config, placement.dtype.itemsize, workload), placement.device)
-        return cls(load_model(folder, placement), tokenizer, settings)
+        needed = estimate(config, placement.dtype.itemsize, workload, settings.quantization)
+        refuse_if_too_large(needed, placement.device)
+        return cls(load_model(folder, placement, settings.quantization), tokenizer, settings)
 
     @property
     def is_ready(self) -> bool:

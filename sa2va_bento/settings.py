@@ -33,6 +33,9 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="auto is bfloat16 on CUDA and float32 on the CPU"
     )
+    quantization: Literal["none", "int8", "int4"] = Field(
+        default="none", description="8-bit or 4-bit weights in the language model's layers, by bitsandbytes"
+    )
     threads: int | None = Field(
         default=None, ge=1, description="CPU threads of the model; unset is half of the processors on a CPU"
     )

@@ -16,6 +16,7 @@ from sa2va_bento.model.config import CheckpointConfig
 from sa2va_bento.model.families import build_model, read_config
 from sa2va_bento.model.family import Sa2VA
 from sa2va_bento.model.keymap import GAUSSIAN_IN_TREE, SAM, Source, plan
+from sa2va_bento.model.quantization import Quantization, Quantizer
 from sa2va_bento.model.sam2 import TUNED_DECODER
 from sa2va_bento.model.weights import HostMemory, Stored, WeightReader, name_some
 
@@ -75,9 +76,9 @@ def inspect(folder: Path, stored: Mapping[str, Stored] | None = None) -> Inspect
     return Inspection(config, len(stored), len({place.file for place in stored.values()}))
 
 
-def load_model(folder: Path, placement: Placement) -> Sa2VA:
+def load_model(folder: Path, placement: Placement, quantization: Quantization = "none") -> Sa2VA:
     """Builds the model of a folder and fills it, in evaluation mode and without gradients. Tensors go one by one to
-    their device and type.
+    their device and type, those of the language model's layers to 8 or 4 bits where that is asked for.
 
     Raises:
         CheckpointError: naming the file and the tensors that are missing, unknown, misshaped or unreadable.
@@ -85,9 +86,15 @@ def load_model(folder: Path, placement: Placement) -> Sa2VA:
     config, reader = read_config(folder / "config.json"), WeightReader(folder)
     fitted = _fit(folder, config, reader.stored)
     model, sources = fitted.model, fitted.sources
-    put, state = _putter(sources, reader.shapes, placement), {}
+    quantizer = Quantizer(model, quantization, placement.dtype)
+    kept = {name: source for name, source in sources.items() if not quantizer.takes(name)}
+    put, state = _putter(kept, reader.shapes, placement), {}
     for name in sorted(sources, key=lambda name: reader.place(sources[name].names)):
-        state[name] = put(name, sources[name].read(reader.tensor))
+        tensor = sources[name].read(reader.tensor)
+        if quantizer.takes(name):
+            quantizer.install(name, tensor, placement.device)
+        else:
+            state[name] = put(name, tensor)
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_head()
     return model.to(placement.device).eval().requires_grad_(False)

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 import psutil
 import torch
 from accelerate import init_empty_weights
+from transformers.initialization import no_init_weights
 
 from sa2va_bento.errors import CheckpointError
 from sa2va_bento.model.config import CheckpointConfig
 from sa2va_bento.model.families import build_model
+from sa2va_bento.model.family import Sa2VA
+from sa2va_bento.model.quantization import BYTES, Quantization, layer_projections
 
 GIB = 2**30
 ACTIVATION_COPIES = 6
@@ -47,10 +50,12 @@ class MemoryEstimate:
         return f"{self.total / GIB:.2f} GiB ({listed})"
 
 
-def estimate(config: CheckpointConfig, element: int, workload: Workload) -> MemoryEstimate:
+def estimate(
+    config: CheckpointConfig, element: int, workload: Workload, quantization: Quantization = "none"
+) -> MemoryEstimate:
     """What a model of this configuration needs, `element` being the bytes of a number. Nothing is loaded."""
     return MemoryEstimate(
-        weights=element * sum(parameter_counts(config).values()),
+        weights=_weights(config, element, quantization),
         kv_cache=element * kv_elements(config) * workload.slots * workload.context,
         features=workload.feature_cache_bytes + workload.prefix_cache_bytes,
         activations=element * ACTIVATION_COPIES * _widest(config, workload),
@@ -59,9 +64,22 @@ def estimate(config: CheckpointConfig, element: int, workload: Workload) -> Memo
 
 def parameter_counts(config: CheckpointConfig) -> dict[str, int]:
     """Parameters of each part, a tied head not counted twice."""
-    with init_empty_weights(include_buffers=False):
-        model = build_model(config)
+    model = _unfilled(config)
     return {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
+
+
+def _weights(config: CheckpointConfig, element: int, quantization: Quantization) -> int:
+    model = _unfilled(config)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    if quantization == "none":
+        return element * total
+    quantised = sum(projection.weight.numel() for _, projection in layer_projections(model))
+    return element * (total - quantised) + int(BYTES[quantization] * quantised)
+
+
+def _unfilled(config: CheckpointConfig) -> Sa2VA:
+    with init_empty_weights(include_buffers=False), no_init_weights():
+        return build_model(config)
 
 
 def kv_elements(config: CheckpointConfig) -> int:
@@ -94,5 +112,6 @@ def refuse_if_too_large(needed: MemoryEstimate, device: torch.device) -> None:
     if needed.total > free:
         raise CheckpointError(
             f"the model needs {needed}, {device} has {free / GIB:.2f} GiB free; "
-            "SA2VA_SLOTS, SA2VA_CONTEXT, SA2VA_FEATURE_CACHE_MB and SA2VA_PREFIX_CACHE_MB make it smaller"
+            "SA2VA_SLOTS, SA2VA_CONTEXT, SA2VA_FEATURE_CACHE_MB, SA2VA_PREFIX_CACHE_MB and SA2VA_QUANTIZATION make it "
+            "smaller"
         )
