@@ -42,7 +42,8 @@ def check(model: str) -> None:
         print(f"          {part:<20}{count / 1e6:>10.1f} M parameters")
     print(f"tensors   {found.tensors} in {found.files} file(s), every one has its place")
     print(f"memory    {needed} in {str(placement.dtype).removeprefix('torch.')}")
-    print(f"device    {placement.device}, {free_memory(placement.device) / 2**30:.2f} GiB free")
+    for device in (placement.device, *placement.others):
+        print(f"device    {device}, {free_memory(device) / 2**30:.2f} GiB free")
     print("licence   that of the checkpoint's authors: see its page or the README beside it")
 
 

@@ -20,7 +20,8 @@ from sa2va_bento.model.checkpoint import choose_placement, load_model
 from sa2va_bento.model.families import read_config
 from sa2va_bento.model.family import Sa2VA, parameter_dtype
 from sa2va_bento.model.hub import resolve
-from sa2va_bento.model.memory import estimate, refuse_if_too_large
+from sa2va_bento.model.memory import estimate
+from sa2va_bento.model.spread import place
 from sa2va_bento.model.tokenizer import PromptTokenizer
 from sa2va_bento.pipeline import Pipeline, Prepared
 from sa2va_bento.prompt import TEMPLATES
@@ -70,9 +71,10 @@ class Predictor:
         folder = resolve(settings.model_dir_or_id, settings.model_revision, settings.cache_dir)
         config, tokenizer = read_config(folder / "config.json"), PromptTokenizer.from_dir(folder)
         workload = workload_of(settings, limits_of(settings, config))
-        needed = estimate(config, placement.dtype.itemsize, workload, settings.quantization)
-        refuse_if_too_large(needed, placement.device)
-        return cls(load_model(folder, placement, settings.quantization), tokenizer, settings)
+        element, quantization = placement.dtype.itemsize, settings.quantization
+        needed = estimate(config, element, workload, quantization)
+        parts = place(config, needed, (placement.device, *placement.others), element, quantization)
+        return cls(load_model(folder, placement, quantization, parts), tokenizer, settings)
 
     @property
     def is_ready(self) -> bool:

@@ -29,7 +29,7 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("cache_dir", "TRANSFORMERS_CACHE"),
         description="Old name of the Hub cache folder; HF_HOME is honoured by huggingface-hub itself",
     )
-    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N, or all: every CUDA device for one model")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="auto is bfloat16 on CUDA and float32 on the CPU"
     )

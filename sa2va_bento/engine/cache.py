@@ -4,7 +4,7 @@ transformers' own static cache keeps a single length for all its rows. These vie
 write each row where that row is, which is what lets requests join and leave between two steps.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -14,17 +14,23 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 class KVPool:
     """Buffers (rows, KV heads, context, head width) for each layer, zero where nothing was written (zeros cost no
-    memory on the CPU until they are touched, and an attention weight of zero times NaN would be NaN)."""
+    memory on the CPU until they are touched, and an attention weight of zero times NaN would be NaN). They are on one
+    device, or each on its layer's."""
 
     def __init__(
-        self, config: PreTrainedConfig, rows: int, context: int, dtype: torch.dtype, device: torch.device
+        self,
+        config: PreTrainedConfig,
+        rows: int,
+        context: int,
+        dtype: torch.dtype,
+        device: torch.device | Sequence[torch.device],
     ) -> None:
         self.rows, self.context = rows, context
         width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         shape = (rows, config.num_key_value_heads, context, width)
-        layers = range(config.num_hidden_layers)
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in layers]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in layers]
+        devices = [device] * config.num_hidden_layers if isinstance(device, torch.device) else device
+        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for device in devices]
+        self.values = [torch.zeros(shape, dtype=dtype, device=device) for device in devices]
 
     def prefill_view(self, rows: Tensor, places: Tensor, window: int) -> Cache:
         """A cache for T tokens in each of B rows (B,), any of them: those of row `rows[i]` go to `places[i]` (B, T).
@@ -45,7 +51,8 @@ class KVPool:
 
     def copy_out(self, row: int, length: int) -> Tensor:
         """The first `length` places of a row, all layers' keys and values: (2 * layers, KV heads, length, width)."""
-        return torch.stack([buffer[row, :, :length] for buffer in (*self.keys, *self.values)])
+        first = self.keys[0].device
+        return torch.stack([buffer[row, :, :length].to(first) for buffer in (*self.keys, *self.values)])
 
     def copy_in(self, row: int, content: Tensor) -> None:
         """Writes what `copy_out` gave to the beginning of a row."""
@@ -79,7 +86,7 @@ class _PrefillLayer(_Layer):
 
     def __init__(self, keys: Tensor, values: Tensor, rows: Tensor, places: Tensor, window: int) -> None:
         super().__init__(keys, values)
-        self._rows, self._places, self._window = rows, places, window
+        self._rows, self._places, self._window = rows.to(keys.device), places.to(keys.device), window
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
@@ -101,7 +108,7 @@ class _ScatterLayer(_Layer):
 
     def __init__(self, keys: Tensor, values: Tensor, index: Tensor, places: Tensor, window: int) -> None:
         super().__init__(keys, values)
-        self._index, self._places, self._window = index, places, window
+        self._index, self._places, self._window = index.to(keys.device), places.to(keys.device), window
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object

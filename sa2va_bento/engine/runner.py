@@ -19,6 +19,7 @@ from sa2va_bento.engine.sequence import MaskLogits, PictureInput, Sequence
 from sa2va_bento.engine.transfer import on_device
 from sa2va_bento.model.family import PromptInputs, Sa2VA, parameter_dtype
 from sa2va_bento.model.grounding import ImageFeatures, decode_masks, encode_image
+from sa2va_bento.model.spread import layer_devices
 
 logger = logging.getLogger(__name__)
 
@@ -56,11 +57,12 @@ class Runner:
     ) -> None:
         self.model, self.image_token_id, self.limits = model, image_token_id, limits
         self.dtype, self.device = parameter_dtype(model), next(model.parameters()).device
-        self.pool = KVPool(model.config.llm, limits.slots, limits.context, self.dtype, self.device)
+        devices = layer_devices(model)
+        self.pool = KVPool(model.config.llm, limits.slots, limits.context, self.dtype, devices)
         self.tile_features: FeatureCache[Tensor] = FeatureCache(feature_cache_bytes // 4)
         self.sam_features: FeatureCache[ImageFeatures] = FeatureCache(feature_cache_bytes - feature_cache_bytes // 4)
         self.prefixes: FeatureCache[Tensor] = FeatureCache(prefix_cache_bytes)
-        self.graphs = self._make_graphs() if self.device.type == "cuda" else None
+        self.graphs = self._make_graphs() if {d.type for d in devices} == {"cuda"} and len(set(devices)) == 1 else None
         self._held: dict[Sequence, _Held] = {}
         self._rows: list[Sequence] = []  # the sequence of each row in use; rows in use come first
 

@@ -18,6 +18,7 @@ from sa2va_bento.model.family import Sa2VA
 from sa2va_bento.model.keymap import GAUSSIAN_IN_TREE, SAM, Source, plan
 from sa2va_bento.model.quantization import Quantization, Quantizer
 from sa2va_bento.model.sam2 import TUNED_DECODER
+from sa2va_bento.model.spread import DeviceMap, device_of, dispatch
 from sa2va_bento.model.weights import HostMemory, Stored, WeightReader, name_some
 
 TUNED = f"{SAM}.{TUNED_DECODER}."
@@ -27,27 +28,30 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class Placement:
-    """Where and in which precision a model computes."""
+    """Where and in which precision a model computes; `others` are devices that it may be spread over."""
 
     device: torch.device
     dtype: torch.dtype
+    others: tuple[torch.device, ...] = ()
 
 
 def choose_placement(device: str, dtype: str) -> Placement:
-    """Resolves `auto`: the first CUDA device if there is one; bfloat16 on CUDA, float32 on the CPU.
+    """Resolves `auto`: the first CUDA device if there is one; bfloat16 on CUDA, float32 on the CPU. `all` is every
+    CUDA device for one model.
 
     Raises:
         CheckpointError: the device does not exist here.
     """
     try:
-        chosen = torch.device(_auto_device() if device == "auto" else device)
+        chosen = torch.device({"auto": _auto_device(), "all": "cuda:0"}.get(device, device))
     except RuntimeError:
-        raise CheckpointError(f"device {device!r} is not a device (auto, cpu, cuda, cuda:N)") from None
+        raise CheckpointError(f"device {device!r} is not a device (auto, cpu, cuda, cuda:N, all)") from None
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise CheckpointError(f"device {device} was asked for, but {torch.cuda.device_count()} CUDA devices are here")
+    others = tuple(torch.device("cuda", n) for n in range(1, torch.cuda.device_count())) if device == "all" else ()
     if dtype == "auto":
-        return Placement(chosen, torch.bfloat16 if chosen.type == "cuda" else torch.float32)
-    return Placement(chosen, DTYPES[dtype])
+        return Placement(chosen, torch.bfloat16 if chosen.type == "cuda" else torch.float32, others)
+    return Placement(chosen, DTYPES[dtype], others)
 
 
 def _auto_device() -> str:
@@ -76,9 +80,12 @@ def inspect(folder: Path, stored: Mapping[str, Stored] | None = None) -> Inspect
     return Inspection(config, len(stored), len({place.file for place in stored.values()}))
 
 
-def load_model(folder: Path, placement: Placement, quantization: Quantization = "none") -> Sa2VA:
+def load_model(
+    folder: Path, placement: Placement, quantization: Quantization = "none", parts: DeviceMap | None = None
+) -> Sa2VA:
     """Builds the model of a folder and fills it, in evaluation mode and without gradients. Tensors go one by one to
-    their device and type, those of the language model's layers to 8 or 4 bits where that is asked for.
+    their device (that of their part, where the model is spread) and type, those of the language model's layers to 8 or
+    4 bits where that is asked for.
 
     Raises:
         CheckpointError: naming the file and the tensors that are missing, unknown, misshaped or unreadable.
@@ -88,20 +95,25 @@ def load_model(folder: Path, placement: Placement, quantization: Quantization = 
     model, sources = fitted.model, fitted.sources
     quantizer = Quantizer(model, quantization, placement.dtype)
     kept = {name: source for name, source in sources.items() if not quantizer.takes(name)}
-    put, state = _putter(kept, reader.shapes, placement), {}
+    parts_of = parts or {"": placement.device}
+    put, state = _putter(kept, reader.shapes, placement, parts_of), {}
     for name in sorted(sources, key=lambda name: reader.place(sources[name].names)):
         tensor = sources[name].read(reader.tensor)
         if quantizer.takes(name):
-            quantizer.install(name, tensor, placement.device)
+            quantizer.install(name, tensor, device_of(name, parts_of))
         else:
             state[name] = put(name, tensor)
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_head()
-    return model.to(placement.device).eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    if parts is None:
+        return model.to(placement.device)
+    dispatch(model, parts)
+    return model
 
 
 def _putter(
-    sources: Mapping[str, Source], shapes: Mapping[str, tuple[int, ...]], placement: Placement
+    sources: Mapping[str, Source], shapes: Mapping[str, tuple[int, ...]], placement: Placement, parts: DeviceMap
 ) -> Callable[[str, Tensor], Tensor]:
     """What brings a tensor, named as in-tree, to its device and type."""
     elements = sum(math.prod(source.shape(shapes)) for source in sources.values())
@@ -111,7 +123,7 @@ def _putter(
         dtype = torch.float32 if name in GAUSSIAN_IN_TREE else placement.dtype
         if host and dtype == host.dtype and tensor.dtype != dtype:
             return host.hold(tensor)
-        return tensor.to(device=placement.device, dtype=dtype)
+        return tensor.to(device=device_of(name, parts), dtype=dtype)
 
     return put
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import psutil
 import torch
 from accelerate import init_empty_weights
+from torch import nn
 from transformers.initialization import no_init_weights
 
 from sa2va_bento.errors import CheckpointError
@@ -55,7 +56,7 @@ def estimate(
 ) -> MemoryEstimate:
     """What a model of this configuration needs, `element` being the bytes of a number. Nothing is loaded."""
     return MemoryEstimate(
-        weights=_weights(config, element, quantization),
+        weights=weight_bytes(unfilled(config), element, quantization),
         kv_cache=element * kv_elements(config) * workload.slots * workload.context,
         features=workload.feature_cache_bytes + workload.prefix_cache_bytes,
         activations=element * ACTIVATION_COPIES * _widest(config, workload),
@@ -64,20 +65,22 @@ def estimate(
 
 def parameter_counts(config: CheckpointConfig) -> dict[str, int]:
     """Parameters of each part, a tied head not counted twice."""
-    model = _unfilled(config)
+    model = unfilled(config)
     return {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
 
 
-def _weights(config: CheckpointConfig, element: int, quantization: Quantization) -> int:
-    model = _unfilled(config)
-    total = sum(parameter.numel() for parameter in model.parameters())
+def weight_bytes(model: nn.Module, element: int, quantization: Quantization, prefix: str = "") -> int:
+    """What the parameters of a model take, or of the part of it whose names begin with `prefix`."""
+    total = sum(parameter.numel() for name, parameter in model.named_parameters() if name.startswith(prefix))
     if quantization == "none":
         return element * total
-    quantised = sum(projection.weight.numel() for _, projection in layer_projections(model))
+    projections = (projection for name, projection in layer_projections(model) if name.startswith(prefix))
+    quantised = sum(projection.weight.numel() for projection in projections)
     return element * (total - quantised) + int(BYTES[quantization] * quantised)
 
 
-def _unfilled(config: CheckpointConfig) -> Sa2VA:
+def unfilled(config: CheckpointConfig) -> Sa2VA:
+    """The model without weights."""
     with init_empty_weights(include_buffers=False), no_init_weights():
         return build_model(config)
 
