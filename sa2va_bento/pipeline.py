@@ -14,7 +14,9 @@ from sa2va_bento.engine.sequence import Generation, MaskLogits, PictureInput, Pr
 from sa2va_bento.errors import BadRequestError, PayloadTooLargeError
 from sa2va_bento.masks import low_res_to_mask
 from sa2va_bento.model.config import CheckpointConfig, InternVLConfig
+from sa2va_bento.model.qwen_vl_config import QwenVLConfig
 from sa2va_bento.model.tokenizer import PromptTokenizer
+from sa2va_bento.patches import prepare_patches
 from sa2va_bento.preprocess import PreparedPicture, prepare_picture
 from sa2va_bento.prompt import SEG, TEMPLATES, PictureTokens, build_prompt, parse_reply
 from sa2va_bento.result import Prediction, PredictRequest, Segment, Usage
@@ -22,7 +24,10 @@ from sa2va_bento.settings import Settings
 from sa2va_bento.streaming import ReplyText
 from sa2va_bento.workload import limits_of
 
-PREPARE: Mapping[type[CheckpointConfig], Callable[..., PreparedPicture]] = {InternVLConfig: prepare_picture}
+PREPARE: Mapping[type[CheckpointConfig], Callable[..., PreparedPicture]] = {
+    InternVLConfig: prepare_picture,
+    QwenVLConfig: prepare_patches,
+}
 """What a family makes of a picture, given its configuration, the picture, regions and the most tiles."""
 
 
@@ -52,13 +57,15 @@ class Pipeline:
         """Tokens and pixels of a request.
 
         Raises:
-            BadRequestError: the prompt is empty, or there are regions but no picture.
+            BadRequestError: the prompt is empty, or there are regions but no picture or no model to read them.
             PayloadTooLargeError: the prompt has more tokens than the service or the model takes.
         """
         if not request.prompt.strip():
             raise BadRequestError("prompt is empty")
         if request.regions and request.image is None:
             raise BadRequestError("regions need a picture")
+        if request.regions and not self._config.takes_regions:
+            raise BadRequestError(f"regions: {self._config.family} checkpoints do not read visual prompts")
         picture = self._picture(request)
         tokens = self._picture_tokens(picture) if picture else None
         ids = self._tokenizer.encode(build_prompt(self._template, request.prompt, tokens, request.history))

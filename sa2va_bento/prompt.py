@@ -28,6 +28,9 @@ class ChatTemplate:
     image_start: str = "<img>"
     image_token: str = IMAGE_CONTEXT
     image_end: str = "</img>"
+    between_images: str = "\n"
+    drops_image_words: bool = False
+    """Whether a typed `<image>` goes from everywhere, not from the front of a question alone."""
 
 
 _CHATML = ChatTemplate(
@@ -35,6 +38,15 @@ _CHATML = ChatTemplate(
     user_end=(Special("<|im_end|>"), "\n", Special("<|im_start|>"), "assistant\n"),
     assistant_end=(Special("<|im_end|>"), "\n"),
     stop_words=("<|im_end|>", "<|endoftext|>"),
+)
+
+_QWEN_VL = replace(
+    _CHATML,
+    image_start="<|vision_start|>",
+    image_token="<|image_pad|>",
+    image_end="<|vision_end|>",
+    between_images="",
+    drops_image_words=True,
 )
 
 TEMPLATES: Mapping[str, ChatTemplate] = {
@@ -46,20 +58,26 @@ TEMPLATES: Mapping[str, ChatTemplate] = {
         assistant_end=(Special("<|end|>"), "\n"),
         stop_words=("<|end|>",),
     ),
+    "qwen2_5_vl": replace(
+        _QWEN_VL,
+        start=(Special("<|im_start|>"), "system\nYou are a helpful assistant.", Special("<|im_end|>"), "\n"),
+    ),
+    "qwen3_vl": _QWEN_VL,
 }
-"""By name in `config.json`."""
+"""By name in `config.json`; the last two by family, as their processors' chat templates have it."""
 
 
 @dataclass(frozen=True)
 class PictureTokens:
-    """How many image tokens a picture takes, and each of its regions."""
+    """How many image tokens a picture takes, each of its regions, and, of a video, how many frames take as many."""
 
     image: int
     regions: tuple[int, ...] = ()
+    frames: int = 1
 
     @property
     def total(self) -> int:
-        return self.image + sum(self.regions)
+        return self.image * self.frames + sum(self.regions)
 
 
 def build_prompt(
@@ -77,9 +95,14 @@ def build_prompt(
             pieces += [*_reply_pieces(turn.content), *template.assistant_end]
             continue
         shown = _picture_pieces(template, pending) if pending else []
-        pieces += [*template.user_start, *shown, without_leading_image(turn.content), *template.user_end]
+        pieces += [*template.user_start, *shown, _user_text(template, turn.content), *template.user_end]
         pending = None
     return pieces
+
+
+def _user_text(template: ChatTemplate, typed: str) -> str:
+    text = without_leading_image(typed)
+    return text.replace("<image>", "") if template.drops_image_words else text
 
 
 def without_leading_image(prompt: str) -> str:
@@ -89,12 +112,10 @@ def without_leading_image(prompt: str) -> str:
 
 
 def _picture_pieces(template: ChatTemplate, picture: PictureTokens) -> list[Piece]:
-    image: list[Piece] = [
-        Special(template.image_start),
-        Special(template.image_token, picture.image),
-        Special(template.image_end),
-    ]
-    return [*image, *_region_pieces(picture.regions), "\n"]
+    tokens = Special(template.image_token, picture.image)
+    image = [Special(template.image_start), tokens, Special(template.image_end)]
+    images = [*image, *[template.between_images, *image] * (picture.frames - 1)]
+    return [*images, *_region_pieces(picture.regions), "\n"]
 
 
 def _region_pieces(regions: Sequence[int]) -> list[Piece]:

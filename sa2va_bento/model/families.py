@@ -10,6 +10,8 @@ from sa2va_bento.errors import CheckpointError
 from sa2va_bento.model.config import CheckpointConfig, InternVLConfig
 from sa2va_bento.model.family import Sa2VA
 from sa2va_bento.model.internvl import InternVLSa2VA
+from sa2va_bento.model.qwen_vl import QwenVLSa2VA
+from sa2va_bento.model.qwen_vl_config import QwenVLConfig
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Family:
 
 FAMILIES: Mapping[str, Family] = {
     "Sa2VAChatModel": Family(InternVLConfig.from_dict, InternVLSa2VA),
+    "Sa2VAChatModelQwen": Family(QwenVLConfig.from_dict, QwenVLSa2VA),
 }
 """By published `architectures[0]`."""
 
