@@ -15,7 +15,10 @@ from sa2va_bento.settings import Settings
 from tests.parity.goldens import iou, module, scripted, scripted_mask, write_scripted_checkpoint
 from tests.serving import client_of
 
-GOLDENS = ("qwen2_one", "qwen2_two", "qwen2_text", "internlm2_one", "qwen3_two", "vit6b_one")
+GOLDENS = (
+    *("qwen2_one", "qwen2_two", "qwen2_text", "internlm2_one", "qwen3_two", "vit6b_one"),
+    *("qwen2_5_vl_one", "qwen3_vl_one"),
+)
 STOP = "<|im_end|>"
 
 
@@ -45,6 +48,19 @@ def payload(case: dict[str, Any]) -> dict[str, Any]:
 def words(name: str, reply: str) -> str:
     """A reply without its blanks for InternLM2: upstream's slow tokenizer puts some around every added token."""
     return reply.replace(" ", "") if name.startswith("internlm2") else reply
+
+
+def test_text_without_a_picture_is_upstreams(served: tuple[str, TestClient]) -> None:
+    name, client = served
+    for case in scripted(name)["cases"]:
+        if case["id"] == "text_only":
+            messages = [{"role": "user", "content": case["text"]}]
+            answer = client.post("/v1/chat/completions", json={"model": "sa2va", "messages": messages}).json()
+            reply = answer["choices"][0]["message"]
+            assert words(name, reply["content"]) == words(name, case["answer"].removesuffix(STOP))
+            assert reply["segments"] == []
+            assert answer["usage"]["prompt_tokens"] == case["n_prompt_tokens"]
+            assert answer["usage"]["completion_tokens"] == len(case["token_ids"])
 
 
 def test_answers_are_upstreams(served: tuple[str, TestClient]) -> None:
