@@ -15,10 +15,10 @@ from sa2va_bento.zoo import ZOO
 
 def models() -> None:
     """Prints the table of published checkpoints."""
-    print(f"{'model':<32}{'vision':<16}{'language model':<17}{'billions':>8}{'GiB bf16':>10}  served")
+    print(f"{'model':<32}{'vision':<16}{'language model':<17}{'billions':>8}{'GiB bf16':>10}")
     for known in ZOO:
         size = f"{known.billions:>8.2f}{known.weights_gib:>10.1f}"
-        print(f"{known.model:<32}{known.vision:<16}{known.language:<17}{size}  {'yes' if known.is_supported else 'no'}")
+        print(f"{known.model:<32}{known.vision:<16}{known.language:<17}{size}")
 
 
 def check(model: str) -> None:

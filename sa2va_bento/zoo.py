@@ -1,17 +1,16 @@
-"""The published checkpoints, and which of them are served."""
+"""The published checkpoints, all of which are served."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Published:
-    """A checkpoint on the Hub: its parts, its size in billions of parameters, and whether it is supported here."""
+    """A checkpoint on the Hub: its parts and its size in billions of parameters."""
 
     model: str
     vision: str
     language: str
     billions: float
-    is_supported: bool = True
 
     @property
     def weights_gib(self) -> float:
@@ -27,10 +26,10 @@ ZOO = (
     Published("ByteDance/Sa2VA-InternVL3-2B", "InternViT-300M", "Qwen2.5-1.5B", 2.32),
     Published("ByteDance/Sa2VA-InternVL3-8B", "InternViT-300M", "Qwen2.5-7B", 8.18),
     Published("ByteDance/Sa2VA-InternVL3-14B", "InternViT-300M", "Qwen2.5-14B", 15.37),
-    Published("ByteDance/Sa2VA-Qwen2_5-VL-3B", "Qwen2.5-VL", "Qwen2.5-3B", 4.29, is_supported=False),
-    Published("ByteDance/Sa2VA-Qwen2_5-VL-7B", "Qwen2.5-VL", "Qwen2.5-7B", 8.52, is_supported=False),
-    Published("ByteDance/Sa2VA-Qwen3-VL-2B", "Qwen3-VL", "Qwen3-1.7B", 2.4, is_supported=False),
-    Published("ByteDance/Sa2VA-Qwen3-VL-4B", "Qwen3-VL", "Qwen3-4B", 4.66, is_supported=False),
+    Published("ByteDance/Sa2VA-Qwen2_5-VL-3B", "Qwen2.5-VL", "Qwen2.5-3B", 4.29),
+    Published("ByteDance/Sa2VA-Qwen2_5-VL-7B", "Qwen2.5-VL", "Qwen2.5-7B", 8.52),
+    Published("ByteDance/Sa2VA-Qwen3-VL-2B", "Qwen3-VL", "Qwen3-1.7B", 2.4),
+    Published("ByteDance/Sa2VA-Qwen3-VL-4B", "Qwen3-VL", "Qwen3-4B", 4.66),
     Published("kumuji/Sa2VA-i-1B", "InternViT-300M", "Qwen2.5-0.5B", 1.16),
     Published("kumuji/Sa2VA-i-4B", "InternViT-300M", "Qwen2.5-3B", 3.94),
     Published("kumuji/Sa2VA-i-8B", "InternViT-300M", "InternLM2.5-7B", 8.32),

@@ -89,7 +89,10 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "other-tower": (lambda c: c["vision_config"].update(model_type="qwen2_vl"), "qwen2_vl is not supported"),
     "no-tower": (lambda c: c.pop("vision_config"), "lacks the field 'vision_config'"),
     "no-width": (lambda c: (c["text_config"].pop("hidden_size"), c.pop("hidden_size", 0)), "field 'hidden_size'"),
-    "misshaped": (lambda c: c["text_config"].update(vocab_size=99), "embed_tokens.weight is .* config.json says"),
+    "misshaped": (
+        lambda c: c["text_config"].update(vocab_size=99),
+        r"embed_tokens\.weight .* makes .*, config\.json says",
+    ),
     "internvl": (lambda c: c.update(architectures=["Sa2VAChatModel"]), "language model none is not supported"),
 }
 

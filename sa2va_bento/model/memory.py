@@ -82,7 +82,9 @@ def weight_bytes(model: nn.Module, element: int, quantization: Quantization, pre
 def unfilled(config: CheckpointConfig) -> Sa2VA:
     """The model without weights."""
     with init_empty_weights(include_buffers=False), no_init_weights():
-        return build_model(config)
+        model = build_model(config)
+    model.tie_head()
+    return model
 
 
 def kv_elements(config: CheckpointConfig) -> int:

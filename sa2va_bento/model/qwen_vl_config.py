@@ -82,7 +82,7 @@ class QwenVLConfig(CheckpointConfig):
 
     @property
     def family(self) -> str:
-        return self.name.replace("_", "-")
+        return self.name.replace("2_5", "2.5").replace("_", "-")
 
     @property
     def patch(self) -> int:
