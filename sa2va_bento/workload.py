@@ -1,5 +1,6 @@
 """What the settings ask of the engine, for a given checkpoint."""
 
+from sa2va_bento.engine.runner import MASKS_TOGETHER
 from sa2va_bento.engine.scheduler import Limits
 from sa2va_bento.model.config import CheckpointConfig
 from sa2va_bento.model.memory import Workload
@@ -22,4 +23,5 @@ def workload_of(settings: Settings, limits: Limits) -> Workload:
         max_images=limits.max_images,
         feature_cache_bytes=settings.feature_cache_bytes,
         prefix_cache_bytes=settings.prefix_cache_bytes,
+        max_masks=MASKS_TOGETHER,
     )

@@ -6,13 +6,25 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.activations import measure
 from benchmarks.gpu import config_of
 from sa2va_bento.__main__ import main
 from sa2va_bento.errors import CheckpointError
+from sa2va_bento.model.checkpoint import Placement, load_model
 from sa2va_bento.model.families import read_config
-from sa2va_bento.model.memory import GIB, Workload, estimate, kv_elements, parameter_counts, refuse_if_too_large
+from sa2va_bento.model.internvl import InternVLSa2VA
+from sa2va_bento.model.memory import (
+    GIB,
+    MARGIN,
+    Workload,
+    activations,
+    estimate,
+    kv_elements,
+    parameter_counts,
+    refuse_if_too_large,
+)
 from sa2va_bento.predictor import Predictor
-from sa2va_bento.settings import Settings
+from sa2va_bento.settings import NANO_PATH, Settings
 from sa2va_bento.zoo import ZOO
 from tests.parity.goldens import write_checkpoint
 
@@ -39,6 +51,18 @@ def test_memory_grows_with_what_is_held() -> None:
     assert large.weights == small.weights == pytest.approx(2.2 * GIB, rel=0.03)
     assert large.features == 512 * 2**20
     assert small.total < large.total
+
+
+@pytest.mark.parametrize(
+    "load", [Workload(4, 512, 256, 3, 2, 0, max_masks=8), Workload(1, 2048, 1024, 1, 1, 0, max_masks=1)]
+)
+def test_the_estimate_of_activations_bounds_what_is_alive(load: Workload) -> None:
+    model = load_model(NANO_PATH, Placement(torch.device("cpu"), torch.float32))
+    assert isinstance(model, InternVLSa2VA)
+    expected = activations(model.config, load)
+    for stage, numbers in measure(model.config, model, load).items():
+        assert numbers <= MARGIN * expected[stage], (stage, numbers, expected)
+        assert numbers >= 0.3 * expected[stage], stage
 
 
 def test_a_model_that_does_not_fit_is_refused_with_the_numbers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,12 @@ from sa2va_bento.model.family import Sa2VA
 from sa2va_bento.model.quantization import BYTES, Quantization, layer_projections
 
 GIB = 2**30
-ACTIVATION_COPIES = 6
-"""Tensors as wide as a layer's widest that are alive at once in a forward pass: a coarse upper bound."""
+TILES, HIERA, NECK, MASKS, PROMPT = 3.4, 12.4, 4.4, 1.05, 4.0
+"""Numbers alive at once, at the peak of each stage, for each number of its measure (`activations`). Measured by
+`benchmarks/activations.py` on the widths of Sa2VA-1B, SAM2's neck on those of the embedded model; depth adds nothing
+without gradients."""
+MARGIN = 1.25
+"""For what kernels and the allocator need beside the tensors."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Workload:
     max_images: int
     feature_cache_bytes: int
     prefix_cache_bytes: int = 0
+    max_masks: int = 32
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ def estimate(
         weights=weight_bytes(unfilled(config), element, quantization),
         kv_cache=element * kv_elements(config) * workload.slots * workload.context,
         features=workload.feature_cache_bytes + workload.prefix_cache_bytes,
-        activations=element * ACTIVATION_COPIES * _widest(config, workload),
+        activations=int(element * MARGIN * max(activations(config, workload).values())),
     )
 
 
@@ -94,14 +99,22 @@ def kv_elements(config: CheckpointConfig) -> int:
     return 2 * llm.num_hidden_layers * llm.num_key_value_heads * width
 
 
-def _widest(config: CheckpointConfig, workload: Workload) -> int:
-    """Numbers in the widest tensor of the three towers' largest batches."""
-    side = config.sam2_shape.image_size // 4
-    return max(
-        workload.max_tiles * config.elements_per_tile,
-        workload.max_prefill * max(config.llm.intermediate_size, workload.context),
-        workload.max_images * side * side * 4 * config.sam2_shape.embed_dim,
-    )
+def activations(config: CheckpointConfig, workload: Workload) -> dict[str, float]:
+    """Numbers alive at the peak of each stage of the engine, at most; one stage runs at a time.
+
+    `prompt` is that of as many prompts at once as there are slots, all of them near the end of their context: attention
+    gathers the keys and values of their rows, repeated for each query head.
+    """
+    llm, shape, side = config.llm, config.sam2_shape, config.sam2_shape.image_size // 4
+    head = getattr(llm, "head_dim", None) or llm.hidden_size // llm.num_attention_heads
+    gathered = 2 * workload.slots * workload.context * head * (llm.num_attention_heads + llm.num_key_value_heads)
+    mask = workload.max_prefill * workload.context
+    return {
+        "tiles": TILES * workload.max_tiles * config.elements_per_tile,
+        "sam2": workload.max_images * side * side * max(HIERA * shape.embed_dim, NECK * shape.d_model),
+        "masks": MASKS * workload.max_masks * side * side * shape.d_model,
+        "prompt": PROMPT * workload.max_prefill * llm.intermediate_size + gathered + mask,
+    }
 
 
 def free_memory(device: torch.device) -> int:
