@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from training.batches import SAM_MEAN, SAM_STD, VIT_MEAN, VIT_STD, normalised
+from training.batches import SAM_MEAN, SAM_STD, VIT_MEAN, VIT_STD, Batch, normalised
 from training.clips import SEEN, Clip, make_clip
 from training.pool import DRAWN_SIDE, RUNS, SAM_SIZE, TILE_SIZE, place_of, small_labels
 from training.scenes import COLORS, SHAPES
@@ -26,12 +26,14 @@ NAMED_AT = SEEN // 2  # the frame whose places stand for those of all that are s
 @dataclass(frozen=True)
 class ClipBatch:
     """`tiles` (B, 5, 3, 224, 224) and `frames` (B, T, 3, 256, 256) normalised float32 (None when not asked for),
-    `labels` (B, T, 128, 128) int64, `things` (B, 4, 8) as in the pool of scenes, places being those of frame 2."""
+    `labels` (B, T, 128, 128) int64, `things` (B, 4, 8) as in the pool of scenes, places being those of frame 2, and
+    `clips` (B,) the clips' numbers."""
 
     tiles: Tensor | None
     frames: Tensor | None
     labels: Tensor
     things: Tensor
+    clips: Tensor
 
 
 def to_arrays(clip: Clip) -> dict[str, np.ndarray]:
@@ -86,12 +88,21 @@ class ClipPool:
             for start in range(0, len(order) - self.size + 1, self.size):
                 yield self._batch(order[start : start + self.size])
 
+    def prefixes(self) -> Iterator[Batch]:
+        """The first frames of clips as batches of kind `clips`, tiles (B, n, 3, 224, 224): some of those that the
+        language model is shown, places being those of the frame in the middle."""
+        for batch in self:
+            assert batch.tiles is not None
+            frames = int(np.random.randint(NAMED_AT + 1, SEEN + 1))
+            yield Batch(batch.tiles[:, :frames], None, batch.labels[:, NAMED_AT], batch.things, batch.clips, "clips")
+
     def _batch(self, clips: np.ndarray) -> ClipBatch:
         return ClipBatch(
             tiles=normalised(self._rows("tiles", clips), VIT_MEAN, VIT_STD) if self.tiles else None,
             frames=normalised(self._rows("frames", clips), SAM_MEAN, SAM_STD) if self.frames else None,
             labels=torch.from_numpy(self._rows("labels", clips)).long(),
             things=torch.from_numpy(self._rows("things", clips)),
+            clips=torch.from_numpy(clips),
         )
 
     def _rows(self, name: str, clips: np.ndarray) -> np.ndarray:

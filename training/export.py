@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from sa2va_bento.model.config import Sa2VAConfig
+from sa2va_bento.model.config import InternVLConfig
 from sa2va_bento.model.internvl import InternVLSa2VA
 from sa2va_bento.model.keymap import GAUSSIAN_IN_TREE, to_published
 from sa2va_bento.settings import NANO_PATH
@@ -40,7 +40,7 @@ def nano_config(tokenizer: Tokenizer) -> dict[str, object]:
 
 def fresh_model(tokenizer: Tokenizer) -> InternVLSa2VA:
     """The model before any stage."""
-    return build_model(Sa2VAConfig.from_dict(nano_config(tokenizer)))
+    return build_model(InternVLConfig.from_dict(nano_config(tokenizer)))
 
 
 def assemble(tokenizer: Tokenizer) -> InternVLSa2VA:

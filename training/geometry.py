@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sa2va_bento.model.config import Sa2VAConfig
+from sa2va_bento.model.config import InternVLConfig
 from sa2va_bento.model.internvl import InternVLSa2VA
 
 VIT_WIDTH, VIT_LAYERS, VIT_HEADS = 128, 6, 4
@@ -97,7 +97,7 @@ def _language(vocab_size: int, token_ids: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def build_model(config: Sa2VAConfig, seed: int = 0) -> InternVLSa2VA:
+def build_model(config: InternVLConfig, seed: int = 0) -> InternVLSa2VA:
     """A model to train from scratch. The in-tree initialisation is meant for large models; a small one learns sooner
     from weights that keep the variance of what flows through."""
     torch.manual_seed(seed)

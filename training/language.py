@@ -19,7 +19,7 @@ from training.scenes import COLORS, SHAPES
 from training.sequences import Packed
 from training.turns import Turn
 
-TURNS_A_SCENE, TURNS_A_WRITING = 9, 4
+TURNS_A_SCENE, TURNS_A_CLIP, TURNS_A_WRITING = 9, 9, 4
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,18 @@ def text_of(things: list[list[float]]) -> str:
 
 def converse(batch: Batch, rng: random.Random) -> list[list[Turn]]:
     """Fresh questions about each picture of the batch."""
-    if batch.kind == "pool":
+    if batch.kind in ("pool", "clips"):
+        write, turns = (
+            (tasks.conversation, TURNS_A_SCENE) if batch.kind == "pool" else (tasks.clip_conversation, TURNS_A_CLIP)
+        )
         scenes = zip(batch.things.tolist(), batch.labels, strict=True)
-        return [tasks.conversation(items_of(things, labels), rng, TURNS_A_SCENE) for things, labels in scenes]
+        return [write(items_of(things, labels), rng, turns) for things, labels in scenes]
     by_hand = batch.kind == "digits"
     return [reading.conversation(text_of(things), by_hand, rng, TURNS_A_WRITING) for things in batch.things.tolist()]
 
 
 def answer(model: InternVLSa2VA, packed: Packed, image_tokens: Tensor | None) -> Answered:
-    """`image_tokens` (B, N, H) from the projector, or None for conversations without a picture."""
+    """`image_tokens` (B, pictures * N, H) from the projector, or None for conversations without a picture."""
     table = model.language_model.get_input_embeddings().weight
     embeddings = functional.embedding(packed.ids, table)
     if image_tokens is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sa2va_bento.model.config import Sa2VAConfig
+from sa2va_bento.model.config import InternVLConfig
 from sa2va_bento.model.grounding import decode_proposals, encode_image
 from training.batches import Batch, ScenePool, mixed
 from training.dense import DenseHead, dense_losses, dense_scores, dense_targets
@@ -38,7 +38,7 @@ class SamPretraining(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        config = Sa2VAConfig.from_dict(config_dict(64, {"<|endoftext|>": 0, "<|im_end|>": 1}))
+        config = InternVLConfig.from_dict(config_dict(64, {"<|endoftext|>": 0, "<|im_end|>": 1}))
         self.sam = build_model(config).grounding_encoder
         for part in (self.sam.memory_attention, self.sam.memory_encoder, self.sam.object_pointer_proj):
             part.requires_grad_(False)

@@ -8,14 +8,14 @@ import argparse
 import torch
 from torch import Tensor, nn
 
-from sa2va_bento.model.config import Sa2VAConfig
+from sa2va_bento.model.config import InternVLConfig
 from training.batches import Batch, ScenePool, mixed
 from training.dense import DenseHead, dense_losses, dense_scores, dense_targets
 from training.geometry import VIT_WIDTH, build_model, config_dict
 from training.loop import Losses, Plan, Trainer, load_part
 
 AT_FIRST = {"pool": 0.2, "crowd": 0.2, "text": 0.15, "digits": 0.1, "glyphs": 0.35}
-IN_THE_END = {"pool": 0.5, "crowd": 0.02, "text": 0.26, "digits": 0.2, "glyphs": 0.02}
+IN_THE_END = {"pool": 0.3, "crowd": 0.02, "text": 0.28, "digits": 0.2, "glyphs": 0.2}
 REPORT_STEPS = 100
 
 
@@ -24,7 +24,7 @@ class VitPretraining(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        config = Sa2VAConfig.from_dict(config_dict(64, {"<|endoftext|>": 0, "<|im_end|>": 1}))
+        config = InternVLConfig.from_dict(config_dict(64, {"<|endoftext|>": 0, "<|im_end|>": 1}))
         self.vision_model = build_model(config).vision_model
         self.head = DenseHead(VIT_WIDTH)
 

@@ -1,6 +1,7 @@
 """What the nano model is asked about a scene, and how often."""
 
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -76,6 +77,25 @@ MIX: tuple[tuple[Writer, float], ...] = (
     (chat, 0.2),
 )
 
+CLIP_MIX: tuple[tuple[Writer, float], ...] = (
+    (refer, 4.0),
+    (refer_by_size, 0.5),
+    (refer_by_place, 0.5),
+    (refer_two, 0.5),
+    (segment_all, 0.7),
+    (absent, 1.2),
+    (absent_briefly, 0.3),
+    (ask_color, 0.7),
+    (ask_shape, 0.7),
+    (ask_count, 0.7),
+    (ask_there, 0.4),
+    (ask_where, 0.5),
+    (describe, 0.5),
+    (describe_grounded, 0.7),
+    (follow_up, 0.5),
+    (chat, 0.1),
+)
+
 
 def draw_turns(
     mix: Sequence[tuple[Callable[..., Turn | None], float]], turns: int, rng: random.Random, *about: Any
@@ -94,6 +114,17 @@ def draw_turns(
 def conversation(items: Items, rng: random.Random, turns: int) -> list[Turn]:
     """`turns` independent questions about one scene."""
     return draw_turns(MIX, turns, rng, items)
+
+
+def clip_conversation(items: Items, rng: random.Random, turns: int) -> list[Turn]:
+    """`turns` independent questions about a clip, some of which call it so."""
+    return [_in_the_video(turn, rng) for turn in draw_turns(CLIP_MIX, turns, rng, items)]
+
+
+def _in_the_video(turn: Turn, rng: random.Random) -> Turn:
+    name = rng.choice(["video", "clip", "video", None])
+    question = re.sub("image|picture", name, turn.question) if name else turn.question
+    return replace(turn, question=question, kind=f"clip_{turn.kind}")
 
 
 def without_picture(items: Items, rng: random.Random, turns: int) -> list[Turn]:

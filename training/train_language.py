@@ -15,6 +15,7 @@ from torch.nn import functional
 from sa2va_bento.model.internvl import InternVLSa2VA, pixel_shuffle
 from training import tokenizer as nano_tokenizer
 from training.batches import Batch, ScenePool, mixed
+from training.clip_pool import ClipPool
 from training.export import fresh_model
 from training.geometry import CELLS, SAM_WIDTH
 from training.language import Scores, answer, converse, items_of, words_of
@@ -23,9 +24,9 @@ from training.prompts import PromptTable
 from training.sequences import Packed, Packer
 from training.tasks import without_picture
 
-KINDS = {"pool": 0.62, "text": 0.25, "digits": 0.13}
-BATCH = {"pool": 16, "text": 24, "digits": 24}
-LENGTH = {"pool": 280, "text": 150, "digits": 150}
+KINDS = {"pool": 0.57, "text": 0.24, "digits": 0.12, "clips": 0.07}
+BATCH = {"pool": 16, "text": 24, "digits": 24, "clips": 6}
+LENGTH = {"pool": 280, "text": 150, "digits": 150, "clips": 560}
 BARE_WEIGHT = 0.1
 BARE_EVERY = 4
 REFRESH_STEPS, REPORT_STEPS = 100, 100
@@ -71,8 +72,10 @@ class Step:
         if step % REFRESH_STEPS == 0:
             self._refresh()
         assert batch.tiles is not None
-        packed = self.packer.pack(converse(batch, self.rng), LENGTH[batch.kind])
-        answered = answer(self.model, packed, self.model.mlp1(pixel_shuffle(see(self.model, batch.tiles), CELLS)))
+        pictures = batch.tiles.shape[1] if batch.kind == "clips" else 1
+        packed = self.packer.pack(converse(batch, self.rng), LENGTH[batch.kind], pictures)
+        patches = pixel_shuffle(see(self.model, batch.tiles.flatten(0, -4)), CELLS)
+        answered = answer(self.model, packed, self.model.mlp1(patches).unflatten(0, (-1, pictures)).flatten(1, 2))
         self.scores.add(packed, answered)
         if step % REPORT_STEPS == REPORT_STEPS - 1:
             print(self.scores.flush(), flush=True)
@@ -115,7 +118,8 @@ def main() -> None:
         for part in ("mlp1", "language_model", "text_hidden_fcs"):
             stage.get_submodule(part).load_state_dict(load_part(args.start, part))
     trainer = Trainer(Plan(args.stage, args.minutes, lr=args.lr, warmup_steps=150), stage)
-    streams = {kind: iter(ScenePool(BATCH[kind], tiles=True, kind=kind)) for kind in KINDS}
+    streams = {kind: iter(ScenePool(BATCH[kind], tiles=True, kind=kind)) for kind in KINDS if kind != "clips"}
+    streams["clips"] = ClipPool(BATCH["clips"], tiles=True).prefixes()
     batches = mixed(streams, lambda: KINDS)
     step = Step(model, Packer(tokenizer), trainer.step, args.eyes, args.sam)
     trainer.run(lambda number: step.losses(number, next(batches)))

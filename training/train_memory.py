@@ -10,7 +10,7 @@ import random
 import torch
 from torch import Tensor, nn
 
-from sa2va_bento.model.config import Sa2VAConfig
+from sa2va_bento.model.config import InternVLConfig
 from sa2va_bento.model.grounding import (
     BestMasks,
     DecodedMasks,
@@ -44,7 +44,7 @@ class MemoryStage(nn.Module):
 
     def __init__(self, start: str) -> None:
         super().__init__()
-        config = Sa2VAConfig.from_dict(config_dict(64, {"<|endoftext|>": 0, "<|im_end|>": 1}))
+        config = InternVLConfig.from_dict(config_dict(64, {"<|endoftext|>": 0, "<|im_end|>": 1}))
         self.sam = build_model(config).grounding_encoder
         self.sam.load_state_dict(load_part(start, "sam"))
         self.prompts = PromptTable(SAM_WIDTH).requires_grad_(False)
@@ -56,6 +56,7 @@ class MemoryStage(nn.Module):
             getattr(self.sam, name).requires_grad_(True)
         for part in DECODER_FROZEN:
             self.sam.mask_decoder.get_submodule(part).requires_grad_(False)
+        self.eval()  # without the dropout that SAM2's configuration sets: a short training of a small model wants none
 
 
 class Step:
@@ -112,14 +113,17 @@ class Step:
         return [*((place, place) for place in seen), *((SEEN + i, first + stride * i) for i in range(FOLLOWED))]
 
     def _features(self, pixels: Tensor, clips: Tensor) -> ImageFeatures:
-        with torch.no_grad():
-            return encode_image(self.stage.sam, pixels).rows(clips)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            features = encode_image(self.stage.sam, pixels)
+        return ImageFeatures(*(tensor.float() for tensor in features.tensors)).rows(clips)
 
     def _decode(self, place: int, features: ImageFeatures, prompts: Tensor, bank: MemoryBank) -> DecodedMasks:
         sam = self.stage.sam
         if place < SEEN:
             return decode_proposals(sam, features, prompts)
-        return decode_unprompted(sam, features, attend_to_memory(sam, place, features.embedding, bank))
+        with torch.autocast("cpu", torch.bfloat16):
+            recalled = attend_to_memory(sam, place, features.embedding, bank)
+        return decode_unprompted(sam, features, recalled.float())
 
     def _note(self, place: int, best: BestMasks, targets: Tensor) -> None:
         logits = nn.functional.interpolate(best.logits.detach()[:, None], targets.shape[-2:], mode="bilinear")[:, 0]

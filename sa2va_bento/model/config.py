@@ -119,10 +119,6 @@ class InternVLConfig(CheckpointConfig):
         )
 
 
-Sa2VAConfig = InternVLConfig
-"""The name by which the training scripts know it."""
-
-
 def _refuse_unsupported(raw: Mapping[str, Any]) -> None:
     for flag in ("use_llm_lora", "use_backbone_lora"):
         if raw.get(flag):
