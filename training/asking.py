@@ -6,6 +6,7 @@ from training import wording
 from training.naming import (
     PLACE_MARGIN,
     Items,
+    in_order,
     is_larger,
     matching,
     name_by_place,
@@ -166,12 +167,12 @@ def compare_places(items: Items, rng: random.Random) -> Turn | None:
 
 
 def describe(items: Items, rng: random.Random) -> Turn | None:
-    names = [f"{article(item.name)} {item.name}" for item in sorted(items, key=lambda item: item.x)]
+    names = [f"{article(item.name)} {item.name}" for item in in_order(items)]
     return Turn(vary(rng.choice(wording.DESCRIBE), rng), f"The picture shows {listed(names)}.")
 
 
 def describe_grounded(items: Items, rng: random.Random) -> Turn | None:
-    ordered = sorted(items, key=lambda item: item.x)
+    ordered = in_order(items)
     parts = [f"<p> {article(item.name)} {item.name} </p> {SEG}" for item in ordered]
     targets = tuple(item.number for item in ordered)
     return Turn(f"{rng.choice(wording.DESCRIBE)} {wording.INTERLEAVED}", f"{listed(parts)}.", targets)

@@ -19,8 +19,8 @@ RAYS, RAY_STEP = 16, 2  # directions, and pixels of the label map between two lo
 MOST = 6  # ranks and counts from this on are one class
 FIELDS = (len(COLORS) + 1, len(CLASSES) + 1, 1, 4, 64, RAYS, MOST, MOST, MOST)
 BACKGROUND_WEIGHT, CENTER_WEIGHT = 0.15, 4.0
-CENTER_POSITIVE_WEIGHT = 8.0
-ORDER_WEIGHT = 0.7
+CENTER_POSITIVE_WEIGHT = 2.0
+CENTER_LOSS_WEIGHT, BOX_LOSS_WEIGHT, ORDER_WEIGHT = 3.0, 6.0, 0.1
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class DenseTargets:
 
     `color` (B, 256), 6 for background and characters; `shape` (B, 256), the class of the shape or character, 40 for
     background; `center` (B, 256), 1 where an object's
-    centre lies; `box` (B, 256, 4), its object's centre relative to the patch and its size, in shares of the picture;
+    centre lies; `box` (B, 256, 4), its object's centre and size, in shares of the picture: the language model
+    has no other way to tell where a patch is;
     `fill` (B, 256, 64), 1 where an 8 x 8 point of the patch lies on an object or on ink: from these follow shapes and
     characters;
     `rays` (B, 256, 16), how far the object reaches from the patch's middle in 16 directions, in shares of the picture,
@@ -107,10 +108,7 @@ def _orders(things: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _boxes(chosen: Tensor) -> Tensor:
-    steps = (torch.arange(GRID) + 0.5) / GRID
-    y, x = torch.meshgrid(steps, steps, indexing="ij")
-    offset = chosen[..., 2:4] - torch.stack([x, y], -1).flatten(0, 1)
-    return torch.cat([offset, chosen[..., 6:8] - chosen[..., 4:6]], -1)
+    return torch.cat([chosen[..., 2:4], chosen[..., 6:8] - chosen[..., 4:6]], -1)
 
 
 def _fill(filled: Tensor) -> Tensor:
@@ -153,10 +151,10 @@ def dense_losses(out: Tensor, targets: DenseTargets) -> dict[str, Tensor]:
     return {
         "color": (functional.cross_entropy(color.transpose(1, 2), targets.color, reduction="none") * weight).sum(),
         "shape": (functional.cross_entropy(shape.transpose(1, 2), targets.shape, reduction="none") * weight).sum(),
-        "center": 3.0 * center_loss,
+        "center": CENTER_LOSS_WEIGHT * center_loss,
         "fill": functional.binary_cross_entropy_with_logits(fill, targets.fill),
         "rays": 4.0 * (ray_loss * on_object).sum(),
-        "box": 2.0 * (box_loss * object_weight).sum(),
+        "box": BOX_LOSS_WEIGHT * (box_loss * object_weight).sum(),
         "orders": ORDER_WEIGHT * _order_loss(orders, targets, weight),
     }
 

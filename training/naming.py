@@ -8,6 +8,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from training.scenes import COLORS, SHAPES
+
 SIZE_MARGIN = 1.4  # of areas
 PLACE_MARGIN = 0.08  # of the picture's side
 GRID_MARGIN = 0.03
@@ -42,6 +44,12 @@ def fits(item: Item, color: str | None, shape: str | None) -> bool:
 
 def matching(items: Items, color: str | None, shape: str | None) -> list[Item]:
     return [item for item in items if fits(item, color, shape)]
+
+
+def in_order(items: Items) -> list[Item]:
+    """As answers list them: by colour, then by shape, both in the order of `scenes.py`, and only those that are alike
+    from left to right. What comes next is then a matter of what is there at all, not of comparing places."""
+    return sorted(items, key=lambda item: (COLORS.index(item.color), SHAPES.index(item.shape), item.x))
 
 
 def is_larger(a: Item, b: Item) -> bool:

@@ -3,7 +3,7 @@
 import random
 
 from training import wording
-from training.naming import Item, Items, matching, name_by_place, name_by_size, name_by_words, noun, one
+from training.naming import Item, Items, in_order, matching, name_by_place, name_by_size, name_by_words, noun, one
 from training.scenes import COLORS, SHAPES
 from training.turns import SEG, Turn
 from training.wording import ask, listed
@@ -46,9 +46,9 @@ def refer_two(items: Items, rng: random.Random) -> Turn | None:
 
 
 def segment_all(items: Items, rng: random.Random) -> Turn | None:
-    """Every object that fits, one `[SEG]` each, left to right."""
+    """Every object that fits, one `[SEG]` each."""
     color, shape = rng.choice([(rng.choice(items).color, None), (None, rng.choice(items).shape), (None, None)])
-    found = sorted(matching(items, color, shape), key=lambda item: item.x)
+    found = in_order(matching(items, color, shape))
     question = ask(wording.SEGMENT_ALL, one(color, shape, rng) + "s", rng)
     return Turn(question, f"Sure, {listed([SEG] * len(found))}.", tuple(item.number for item in found))
 
