@@ -10,7 +10,7 @@ import pytest
 from sa2va_bento.engine.bridge import EngineThread
 from sa2va_bento.engine.scheduler import Limits, Scheduler
 from sa2va_bento.engine.sequence import Generation, Sequence
-from sa2va_bento.errors import InferenceError, NotReadyError, Sa2VAError
+from sa2va_bento.errors import DeviceLostError, InferenceError, NotReadyError
 from tests.fake_runner import BAD, CountingRunner, sequence
 
 
@@ -56,25 +56,37 @@ def test_closing_fails_what_is_unfinished_and_refuses_later_ones(thread: EngineT
         assert isinstance(future.exception(10), NotReadyError)
 
 
-def test_a_device_that_is_gone_ends_the_thread_and_all_it_had() -> None:
-    runner = CountingRunner()
+def test_a_device_that_is_gone_ends_the_thread_and_all_it_had(gate: threading.Event) -> None:
+    class Gone(CountingRunner):
+        def prefill(self, sequences: list[Sequence], most: int) -> list[int | None]:
+            gate.wait(10)
+            return super().prefill(sequences, most)
+
+        def release(self, sequence: Sequence) -> None:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+
+    runner = Gone()
     runner.alive = False
     thread = EngineThread(runner, Scheduler(Limits()))
-    future = thread.submit(sequence(BAD))
-    assert isinstance(future.exception(10), Sa2VAError)
+    futures = [thread.submit(sequence(first)) for first in (50, 40, BAD, 30)]
+    gate.set()
+    for future in futures:
+        assert isinstance(future.exception(10), DeviceLostError)
     while thread.is_alive:  # what `/livez` asks
         time.sleep(0.001)
     with pytest.raises(NotReadyError):
         thread.submit(sequence(1))
 
 
-def test_a_broken_engine_resolves_what_it_had() -> None:
+def test_a_broken_engine_resolves_what_it_had(gate: threading.Event) -> None:
     class Broken(CountingRunner):
         def release(self, sequence: Sequence) -> None:
             raise MemoryError("the device is gone")
 
-    thread = EngineThread(Broken(), Scheduler(Limits()))
-    future = thread.submit(sequence(2))
-    assert isinstance(future.exception(10), InferenceError)
+    thread = EngineThread(Broken(lambda: gate.wait(10)), Scheduler(Limits()))
+    futures = [thread.submit(sequence(first)) for first in (2, 50, 40)]
+    gate.set()
+    for future in futures:
+        assert isinstance(future.exception(10), InferenceError)
     with pytest.raises(NotReadyError):
         thread.submit(sequence(1))

@@ -9,7 +9,7 @@ from concurrent.futures import Future, InvalidStateError
 from sa2va_bento.engine.engine import Engine, ModelRunner, Outcome
 from sa2va_bento.engine.scheduler import Scheduler
 from sa2va_bento.engine.sequence import Generation, Sequence
-from sa2va_bento.errors import InferenceError, NotReadyError, Sa2VAError
+from sa2va_bento.errors import DeviceLostError, InferenceError, NotReadyError, Sa2VAError
 
 logger = logging.getLogger(__name__)
 
@@ -53,14 +53,19 @@ class EngineThread:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
+        reason: Sa2VAError = NotReadyError("the service is shutting down")
         try:
             while self._take():
                 if self._engine.has_work:
                     self._engine.step()
+        except DeviceLostError as error:
+            logger.exception("the engine stopped")
+            reason = error
         except Exception:  # the engine isolates requests; what reaches this line is a broken engine
             logger.exception("the engine stopped")
+            reason = InferenceError("the engine stopped")
         finally:
-            self._end()
+            self._end(reason)
 
     def _take(self) -> bool:
         """Moves what has arrived into the engine; sleeps only when there is nothing to do. False: time to stop."""
@@ -73,13 +78,13 @@ class EngineThread:
                 return False
             self._engine.add(sequence)
 
-    def _end(self) -> None:
+    def _end(self, reason: Sa2VAError) -> None:
+        """Fails whatever is waiting or running. The runner is not asked to free anything: its device may be gone."""
         with self._lock:
             self._closed = True
-            self._engine.fail_all(NotReadyError("the service is shutting down"))
             while self._futures:
                 _, future = self._futures.popitem()
-                _settle(future, InferenceError("the engine stopped"))
+                _settle(future, reason)
 
     def _resolve(self, sequence: Sequence, outcome: Outcome) -> None:
         future = self._futures.pop(id(sequence), None)

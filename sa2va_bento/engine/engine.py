@@ -84,11 +84,6 @@ class Engine:
         for sequence in self.scheduler.finished():
             self._leave(sequence, sequence.generation())
 
-    def fail_all(self, error: Sa2VAError) -> None:
-        """Ends whatever is waiting or running with an error."""
-        for sequence in (*self.scheduler.waiting, *self.scheduler.running):
-            self._leave(sequence, error)
-
     def _drop_abandoned(self) -> None:
         for sequence in self.scheduler.abandoned():
             cancelled = sequence.is_cancelled()

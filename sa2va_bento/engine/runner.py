@@ -58,11 +58,12 @@ class Runner:
         self.model, self.image_token_id, self.limits = model, image_token_id, limits
         self.dtype, self.device = parameter_dtype(model), next(model.parameters()).device
         devices = layer_devices(model)
+        self.devices = list(dict.fromkeys((self.device, *devices)))
         self.pool = KVPool(model.config.llm, limits.slots, limits.context, self.dtype, devices)
         self.tile_features: FeatureCache[Tensor] = FeatureCache(feature_cache_bytes // 4)
         self.sam_features: FeatureCache[ImageFeatures] = FeatureCache(feature_cache_bytes - feature_cache_bytes // 4)
         self.prefixes: FeatureCache[Tensor] = FeatureCache(prefix_cache_bytes)
-        self.graphs = self._make_graphs() if {d.type for d in devices} == {"cuda"} and len(set(devices)) == 1 else None
+        self.graphs = self._make_graphs() if {d.type for d in devices} == {"cuda"} and len(self.devices) == 1 else None
         self._held: dict[Sequence, _Held] = {}
         self._rows: list[Sequence] = []  # the sequence of each row in use; rows in use come first
 
@@ -80,8 +81,8 @@ class Runner:
         if fresh:
             pixels = self._to_device(np.concatenate([picture.load_tiles() for picture in fresh]))
             parts = self.model.encode_pictures(pixels, [picture.grids for picture in fresh])
-            for picture, tiles in zip(fresh, parts, strict=True):  # (N, cells, W)
-                found[picture.tiles_key] = tiles
+            for picture, part in zip(fresh, parts, strict=True):  # (N, cells, W)
+                found[picture.tiles_key] = tiles = part if len(parts) == 1 else part.clone()  # memory of its own
                 self.tile_features.put(picture.tiles_key, tiles)
         for sequence in sequences:
             if sequence.picture:
@@ -119,10 +120,11 @@ class Runner:
         hidden = self._decode_rows(first, inputs, places, positions)
         if len(numbers) < len(rows) or numbers != sorted(numbers):
             hidden = hidden[on_device([number - first for number in numbers], self.device)]  # (B, H)
-        for sequence, state in zip(sequences, hidden, strict=True):
+        tokens = self._choose(hidden, sequences)
+        for sequence, state in zip(sequences, hidden, strict=True):  # last: a step that fails is taken again
             if sequence.output_ids[-1] == sequence.seg_id:
                 self._hold(sequence).seg_hidden.append(state)
-        return self._choose(hidden, sequences)
+        return tokens
 
     @torch.inference_mode()
     def ground(self, sequences: list[Sequence]) -> list[tuple[MaskLogits, ...]]:
@@ -150,15 +152,8 @@ class Runner:
             self._held[last].row = held.row
 
     def is_device_alive(self) -> bool:
-        """Tries a computation. Memory that a failed step left behind is given back first."""
-        try:
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            return bool(torch.ones(1, device=self.device).sum().item())
-        except torch.OutOfMemoryError:
-            return True
-        except RuntimeError:
-            return False
+        """Tries a computation on each device. Memory that a failed step left behind is given back first."""
+        return all(_computes(device) for device in self.devices)
 
     def _hold(self, sequence: Sequence) -> _Held:
         return self._held.setdefault(sequence, _Held())
@@ -270,6 +265,17 @@ class Runner:
         if self.device.type == "cuda":
             tensor = tensor.pin_memory()
         return tensor.to(device=self.device, dtype=self.dtype, non_blocking=True)
+
+
+def _computes(device: torch.device) -> bool:
+    try:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        return bool(torch.ones(1, device=device).sum().item())
+    except torch.OutOfMemoryError:
+        return True
+    except RuntimeError:
+        return False
 
 
 def _with_regions(tiles: Tensor | None, picture: PictureInput) -> Tensor:
