@@ -18,7 +18,10 @@ from sa2va_bento.model.tokenizer import PromptTokenizer
 from tests.parity.goldens import GOLDEN, module, write_checkpoint
 
 CPU = Placement(torch.device("cpu"), torch.float32)
-GAMMA = "grounding_encoder.sam2_model.memory_encoder.fuser.layers.0.gamma"
+SAM = "grounding_encoder.sam2_model"
+GAMMA = f"{SAM}.memory_encoder.fuser.layers.0.gamma"
+POINTS = f"{SAM}.sam_prompt_encoder.point_embeddings"
+QKV = "vision_model.encoder.layers.0.attn.qkv"
 
 
 @pytest.fixture(scope="module")
@@ -116,12 +119,33 @@ def test_a_head_of_its_own_wins_over_a_configuration_that_ties_it(folder: Path) 
 
 
 REFUSED_WEIGHTS: dict[str, tuple[Callable[[dict[str, torch.Tensor]], object], str]] = {
-    "missing": (lambda t: t.pop("mlp1.1.bias"), "missing tensors: mlp1.1.bias"),
-    "unknown": (lambda t: t.update({"extra.thing": torch.zeros(1)}), "unknown tensors: extra.thing"),
-    "unknown-in-a-part": (lambda t: t.update({"mlp1.9.bias": torch.zeros(1)}), "unknown tensors: mlp1.9.bias"),
+    "missing": (lambda t: t.pop("mlp1.1.bias"), r"model.safetensors: missing tensors: mlp1.1.bias$"),
+    "missing-fused": (lambda t: t.pop(f"{QKV}.bias"), rf"missing tensors: {QKV}.bias$"),
+    "missing-renamed": (lambda t: t.pop(f"{SAM}.no_mem_embed"), rf"missing tensors: {SAM}.no_mem_embed$"),
+    "missing-joined": (lambda t: t.pop(f"{POINTS}.2.weight"), rf"missing tensors: {POINTS}.2.weight$"),
+    "unknown": (
+        lambda t: t.update({"extra.thing": torch.zeros(1)}),
+        r"unknown tensors: extra.thing \(in model.safetensors\)",
+    ),
+    "unknown-in-a-part": (
+        lambda t: t.update({"mlp1.9.bias": torch.zeros(1)}),
+        r"unknown tensors: mlp1.9.bias \(in model.safetensors\)",
+    ),
+    "twice": (
+        lambda t: t.update({GAMMA: torch.zeros(1), GAMMA.replace("gamma", "g_weight"): torch.zeros(1)}),
+        r"gamma \(in model.safetensors\) and .*g_weight \(in model.safetensors\) are the same tensor",
+    ),
     "misshaped": (
         lambda t: t.update({"mlp1.1.bias": torch.zeros(3)}),
         r"mlp1.1.bias \(in model.safetensors\) makes \(3,\), config.json says \(64,\)",
+    ),
+    "misshaped-fused": (
+        lambda t: t.update({f"{QKV}.bias": torch.zeros(193)}),
+        rf"{QKV}.bias \(in model.safetensors\) makes \(65,\), config.json says",
+    ),
+    "misshaped-joined": (
+        lambda t: t.update({f"{POINTS}.2.weight": torch.zeros(2, t[f"{POINTS}.2.weight"].shape[1])}),
+        rf"{POINTS}.0.weight \(in model.safetensors\) makes \(5, \d+\), config.json says \(4, \d+\)",
     ),
     "headless": (lambda t: t.pop("language_model.lm_head.weight"), "missing tensors: language_model.lm_head.weight"),
     "lora": (
@@ -136,6 +160,23 @@ def test_weights_that_do_not_fit_are_refused_by_name(folder: Path, name: str) ->
     change, message = REFUSED_WEIGHTS[name]
     edit_weights(folder, change)
     with pytest.raises(CheckpointError, match=message):
+        load_model(folder, CPU)
+
+
+@pytest.mark.parametrize("rows", [40, 96])
+def test_a_fused_projection_that_does_not_divide_into_heads_is_refused_by_name(tmp_path: Path, rows: int) -> None:
+    folder = write_checkpoint("internlm2", tmp_path)
+    name = "language_model.model.layers.0.attention.wqkv.weight"
+    edit_weights(folder, lambda t: t.update({name: torch.zeros(rows, t[name].shape[1])}))
+    with pytest.raises(CheckpointError, match=rf"misshaped tensors: {name} \(in model.safetensors\) makes \({rows}, "):
+        load_model(folder, CPU)
+
+
+def test_a_missing_fused_projection_is_named_as_published(tmp_path: Path) -> None:
+    folder = write_checkpoint("internlm2", tmp_path)
+    names = [f"language_model.model.layers.0.{part}.weight" for part in ("attention.wqkv", "ffn_norm")]
+    edit_weights(folder, lambda t: [t.pop(name) for name in names])
+    with pytest.raises(CheckpointError, match=rf"model.safetensors: missing tensors: {', '.join(names)}$"):
         load_model(folder, CPU)
 
 

@@ -15,7 +15,7 @@ from sa2va_bento.errors import CheckpointError
 from sa2va_bento.model.config import CheckpointConfig
 from sa2va_bento.model.families import build_model, read_config
 from sa2va_bento.model.family import Sa2VA
-from sa2va_bento.model.keymap import GAUSSIAN_IN_TREE, SAM, Source, plan
+from sa2va_bento.model.keymap import GAUSSIAN_IN_TREE, SAM, Source, plan, published_name
 from sa2va_bento.model.quantization import Quantization, Quantizer
 from sa2va_bento.model.sam2 import TUNED_DECODER
 from sa2va_bento.model.spread import DeviceMap, device_of, dispatch
@@ -137,7 +137,7 @@ class _Fitted:
 
 
 def _fit(folder: Path, config: CheckpointConfig, stored: Mapping[str, Stored]) -> _Fitted:
-    sources = plan(stored, config)
+    sources = plan(stored, config, lambda name: _named(name, stored))
     if LM_HEAD in sources:  # a head of its own wins over a configuration that ties it
         config.llm.tie_word_embeddings = False
     config.sam2.has_tuned_decoder = any(name.startswith(TUNED) for name in sources)  # Sa2VA-i; config.json is silent
@@ -149,21 +149,35 @@ def _fit(folder: Path, config: CheckpointConfig, stored: Mapping[str, Stored]) -
 
 def _check(folder: Path, model: Sa2VA, sources: Mapping[str, Source], stored: Mapping[str, Stored]) -> None:
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    shapes = {name: place.shape for name, place in stored.items()}
     if model.config.llm.tie_word_embeddings:
         expected.pop(LM_HEAD, None)
-    problems = []
-    if missing := sorted(set(expected) - set(sources)):
-        problems.append(f"missing tensors: {name_some(missing)}")
-    if unknown := sorted(set(sources) - set(expected)):
-        problems.append(f"unknown tensors: {name_some(unknown)}")
-    misshaped = [
-        f"{source.names[0]} (in {stored[source.names[0]].file.name}) makes {source.shape(shapes)}, "
-        f"config.json says {expected[name]}"
-        for name, source in sources.items()
-        if name in expected and source.shape(shapes) != expected[name]
-    ]
-    if misshaped:
-        problems.append(f"misshaped tensors: {name_some(misshaped)}")
+    known = {name: source for name, source in sources.items() if name in expected}
+    asked_for = {name for source in known.values() for name in source.names}
+    asked_for |= {published_name(name, model.config) for name in expected.keys() - known.keys()}
+    found = {
+        "missing": sorted(asked_for - stored.keys()),
+        "unknown": [_named(sources[name].names[0], stored) for name in sorted(sources.keys() - expected.keys())],
+        "misshaped": _misshaped(known, expected, stored),
+    }
+    problems = [f"{kind} tensors: {name_some(names)}" for kind, names in found.items() if names]
     if problems:
-        raise CheckpointError(f"{folder}: {'; '.join(problems)}")
+        files = {place.file.name for place in stored.values()}
+        where = folder / files.pop() if len(files) == 1 else folder
+        raise CheckpointError(f"{where}: {'; '.join(problems)}")
+
+
+def _misshaped(
+    sources: Mapping[str, Source], expected: Mapping[str, tuple[int, ...]], stored: Mapping[str, Stored]
+) -> list[str]:
+    shapes = {name: place.shape for name, place in stored.items()}
+    whole = {name: source for name, source in sources.items() if stored.keys() >= set(source.names)}
+    return [
+        f"{_named(source.names[0], stored)} makes {source.shape(shapes)}, config.json says {expected[name]}"
+        for name, source in whole.items()
+        if source.shape(shapes) != expected[name]
+    ]
+
+
+def _named(name: str, stored: Mapping[str, Stored]) -> str:
+    """A tensor and its file."""
+    return f"{name} (in {stored[name].file.name})"

@@ -183,7 +183,7 @@ class Chunk:
         return fused.chunk(self.count, dim=0)[self.index].clone()
 
     def shape(self, fused: tuple[int, ...]) -> tuple[int, ...]:
-        return (fused[0] // self.count, *fused[1:])
+        return (*(-(-rows // self.count) for rows in fused[:1]), *fused[1:])
 
 
 @dataclass(frozen=True)
@@ -204,28 +204,47 @@ class Source:
         whole = shapes[self.names[0]]
         if self.part:
             return self.part.shape(whole)
-        return whole if len(self.names) == 1 else (sum(shapes[name][0] for name in self.names), *whole[1:])
+        return whole if len(self.names) == 1 else (sum(sum(shapes[name][:1]) for name in self.names), *whole[1:])
 
 
-def plan(published_names: Iterable[str], config: CheckpointConfig | None = None) -> dict[str, Source]:
+def plan(
+    published_names: Iterable[str], config: CheckpointConfig | None = None, label: Callable[[str], str] = str
+) -> dict[str, Source]:
     """In-tree name to its source, for every tensor of a checkpoint. Without a configuration the language model's names
-    are taken to be in-tree names.
+    are taken to be in-tree names. `label` is how a message calls a tensor.
 
     Raises:
-        CheckpointError: a published name has no place in the model; the message names it.
+        CheckpointError: a published name has no place in the model, or two have the same; the message names them.
     """
-    names, sources, unknown = set(published_names), {}, []
+    names, unknown = set(published_names), []
+    sources: dict[str, Source] = {}
     for name in sorted(names):
         found = _sources_of(name, config)
         if found is None:
-            unknown.append(name)
-        else:
-            sources.update(found)
+            unknown.append(label(name))
+            continue
+        if taken := sorted(set(found) & set(sources)):
+            raise CheckpointError(f"{label(name)} and {label(sources[taken[0]].names[0])} are the same tensor")
+        sources.update(found)
     if unknown:
         raise CheckpointError(f"unknown tensors: {name_some(unknown)}")
     if names & set(POINTS_PUBLISHED):
         sources[POINTS_IN_TREE] = Source(POINTS_PUBLISHED)
     return sources
+
+
+def published_name(name: str, config: CheckpointConfig) -> str:
+    """What a checkpoint calls an in-tree tensor; one of its parts, where it is made of several."""
+    if name == POINTS_IN_TREE:
+        return POINTS_PUBLISHED[0]
+    if name in GAUSSIAN_IN_TREE:
+        return GAUSSIAN_PUBLISHED
+    rules = [*config.renames, *RENAMES, *((QKV_PUBLISHED, part) for part in QKV_IN_TREE)]
+    if isinstance(config, InternVLConfig):
+        language = LANGUAGE_MODELS[config.language]
+        rules += [(WQKV_PUBLISHED, part) for part in WQKV_IN_TREE.values()] if language.has_wqkv else []
+        rules += [(f"{LANGUAGE}{a}", f"{LANGUAGE}{b}") for a, b in language.renames]
+    return _first_rename(name, [(b, a) for a, b in rules]) or name
 
 
 def to_intree(published: Mapping[str, Tensor], config: CheckpointConfig | None = None) -> dict[str, Tensor]:

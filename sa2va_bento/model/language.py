@@ -45,6 +45,9 @@ class GroupedHeads:
         return chosen.flatten(0, 2).contiguous()
 
     def shape(self, fused: tuple[int, ...]) -> tuple[int, ...]:
+        """The projection's shape, or the whole tensor's where that does not divide into these heads."""
+        if fused[:1] != (self.kv_heads * (self.group + 2) * self.width,):
+            return fused
         heads = self.kv_heads * (self.group if self.role == "q" else 1)
         return (heads * self.width, *fused[1:])
 
