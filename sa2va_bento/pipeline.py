@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from sa2va_bento.engine.sequence import Generation, MaskLogits, PictureInput, Prefix, Sequence
-from sa2va_bento.errors import BadRequestError, PayloadTooLargeError
+from sa2va_bento.errors import BadRequestError, CheckpointError, PayloadTooLargeError
 from sa2va_bento.masks import low_res_to_mask
 from sa2va_bento.model.config import CheckpointConfig, InternVLConfig
 from sa2va_bento.model.qwen_vl_config import QwenVLConfig
@@ -42,7 +42,11 @@ class Prepared:
 
 
 class Pipeline:
-    """The two ends of the path, for one checkpoint."""
+    """The two ends of the path, for one checkpoint.
+
+    Raises:
+        CheckpointError: the tokenizer does not belong to the language model.
+    """
 
     def __init__(self, config: CheckpointConfig, tokenizer: PromptTokenizer, settings: Settings) -> None:
         self._config, self._tokenizer, self._settings = config, tokenizer, settings
@@ -50,8 +54,15 @@ class Pipeline:
         self._stop_ids = tokenizer.ids_of([*self._template.stop_words, tokenizer.eos_token])
         self._stop_words = tuple(word for word in self._template.stop_words if not tokenizer.ids_of([word]))
         """Those that this tokenizer has no token for: they end a reply as text does."""
-        self._seg_id, self._image_token_id = tokenizer.id_of(SEG), tokenizer.id_of(self._template.image_token)
+        self._seg_id, self._image_token_id = self._id_of(SEG), self._id_of(self._template.image_token)
         self._context = limits_of(settings, config).context
+
+    def _id_of(self, token: str) -> int:
+        """Raises CheckpointError where the tokenizer lacks the token, or is another model's."""
+        number, size = self._tokenizer.id_of(token), self._config.llm.vocab_size
+        if number >= size:
+            raise CheckpointError(f"the tokenizer gives {token} the id {number}, the language model has {size} tokens")
+        return number
 
     def prepare(self, request: PredictRequest) -> Prepared:
         """Tokens and pixels of a request.

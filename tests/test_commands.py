@@ -1,6 +1,8 @@
 """`python -m sa2va_bento`, and the estimate of memory behind it."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,9 @@ from benchmarks.gpu import config_of
 from sa2va_bento.__main__ import main
 from sa2va_bento.errors import CheckpointError
 from sa2va_bento.model.checkpoint import Placement, load_model
-from sa2va_bento.model.families import read_config
+from sa2va_bento.model.families import FAMILIES, read_config
 from sa2va_bento.model.internvl import InternVLSa2VA
+from sa2va_bento.model.language import LANGUAGE_MODELS
 from sa2va_bento.model.memory import (
     GIB,
     MARGIN,
@@ -23,9 +26,10 @@ from sa2va_bento.model.memory import (
     parameter_counts,
     refuse_if_too_large,
 )
+from sa2va_bento.model.qwen_vl_config import KINDS
 from sa2va_bento.predictor import Predictor
 from sa2va_bento.settings import NANO_PATH, Settings
-from sa2va_bento.zoo import ZOO
+from sa2va_bento.zoo import LAYOUTS, ZOO
 from tests.parity.goldens import write_checkpoint
 
 
@@ -80,6 +84,54 @@ def test_check_says_what_a_checkpoint_is(folder: Path, capsys: pytest.CaptureFix
     assert "internvl-qwen2, template qwen_chat" in said
     assert "503 in 1 file(s), every one has its place" in said
     assert "grounding_encoder" in said
+    assert "geometry  vision: 3 layers of 32\n" in said
+    assert "fits      yes\n" in said
+    assert "licence   not named in its README.md: see its page\n" in said
+
+
+def test_check_says_whether_this_machine_holds_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sa2va_bento.model.memory.free_memory", lambda device: 10 * 2**20)
+    assert main(["check", str(folder)]) == 0
+    assert "fits      no: the model needs " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("header", "named"),
+    [
+        ("license: mit", "mit"),
+        ("license: other\nlicense_name: internlm", "internlm"),
+        ("tags: [video]", "not named in its README.md: see its page"),
+        ("license: [", "not named in its README.md: see its page"),
+    ],
+)
+def test_check_names_the_licence_of_the_model_card(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], header: str, named: str
+) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "README.md").write_text(f"---\n{header}\n---\n# A model\n")
+    assert main(["check", str(copy)]) == 0
+    assert f"licence   {named}\n" in capsys.readouterr().out
+
+
+def test_check_refuses_a_tokenizer_of_another_model(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    tokenizer = json.loads((copy / "tokenizer.json").read_text())
+    tokens = tokenizer["added_tokens"]
+    more = [{**tokens[0], "content": f"<extra {number}>"} for number in range(300)]
+    tokenizer["added_tokens"] = [{**token, "id": 256 + place} for place, token in enumerate((*more, *tokens))]
+    (copy / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert main(["check", str(copy)]) == 1
+    assert re.fullmatch(
+        r"sa2va: the tokenizer gives \[SEG\] the id \d{3}, the language model has 288 tokens\n",
+        capsys.readouterr().err,
+    )
+    (copy / "tokenizer_config.json").write_text('{"tokenizer_class": "MysteryTokenizer"}')
+    assert main(["check", str(copy)]) == 1
+    assert "MysteryTokenizer is not supported" in capsys.readouterr().err
 
 
 def test_check_refuses_in_one_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,8 +143,15 @@ def test_check_refuses_in_one_line(folder: Path, tmp_path: Path, capsys: pytest.
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_models_lists_the_zoo(capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_lists_the_zoo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SA2VA_SLOTS", "32")
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + len(ZOO)
-    assert lines[1].split() == ["ByteDance/Sa2VA-1B", "InternViT-300M", "Qwen2.5-0.5B", "1.16", "2.2"]
+    assert lines[1].split() == ["ByteDance/Sa2VA-1B", "InternViT-300M", "Qwen2.5-0.5B", "1.16", "2.2", "3.0"]
+    assert [line.split()[0] for line in lines[1 : 1 + len(ZOO)]] == [known.model for known in ZOO]
+    assert "32 requests (SA2VA_SLOTS) of 8192 tokens" in lines[2 + len(ZOO)]
+
+
+def test_the_layouts_that_are_listed_are_those_that_load() -> None:
+    assert dict(LAYOUTS) == {"Sa2VAChatModel": tuple(LANGUAGE_MODELS), "Sa2VAChatModelQwen": tuple(KINDS)}
+    assert [architecture for architecture, _ in LAYOUTS] == list(FAMILIES)

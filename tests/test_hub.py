@@ -86,6 +86,19 @@ def test_a_revision_that_does_not_exist(
     assert "has no revision 'v9' on the Hub (SA2VA_MODEL_REVISION)" in error_of(capsys, "download", hub.model)
 
 
+def test_the_command_line_may_name_the_revision(hub: FakeHub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["download", hub.model, "--revision", COMMIT]) == 0
+    assert Path(capsys.readouterr().out.strip()).name == COMMIT
+    for command in ("check", "download"):
+        assert "has no revision 'v9' on the Hub" in error_of(capsys, command, hub.model, "--revision", "v9")
+
+
+def test_check_names_the_licence_on_the_hub(hub: FakeHub, capsys: pytest.CaptureFixture[str]) -> None:
+    hub.files["README.md"] = b"---\nlicense: apache-2.0\n---\n"
+    assert main(["check", hub.model]) == 0
+    assert "licence   apache-2.0\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("command", ["check", "download"])
 def test_no_network_and_no_cache(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, command: str

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, hf_hub_download, metadata_load, snapshot_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -59,6 +59,19 @@ def describe(model: str, revision: str | None, cache_dir: Path | None) -> tuple[
         return folder, None
     except CheckpointError:
         return folder, _headers(model, folder.name)
+
+
+def licence(model: str, folder: Path, cache_dir: Path | None) -> str | None:
+    """What the model card beside a checkpoint, or on the Hub, names as its licence, where there is one that does."""
+    card = folder / "README.md"
+    try:
+        if not card.is_file() and local_folder(model) is None:
+            card = Path(hf_hub_download(model, card.name, revision=folder.name, cache_dir=cache_dir))
+        said = metadata_load(card) or {}
+    except Exception:  # a note for people: whatever keeps it away keeps nothing else away
+        return None
+    name = said.get("license_name") or said.get("license")
+    return str(name) if name else None
 
 
 def local_folder(model: str) -> Path | None:
