@@ -10,12 +10,14 @@ from contextlib import suppress
 from dataclasses import replace
 
 import torch
+from PIL import Image
 
 from sa2va_bento.engine.bridge import EngineThread
 from sa2va_bento.engine.runner import Runner
 from sa2va_bento.engine.scheduler import Scheduler
 from sa2va_bento.engine.sequence import Generation, MaskLogits, Sequence
-from sa2va_bento.errors import InferenceError, OverloadedError, Sa2VAError
+from sa2va_bento.engine.warmup import warm_up
+from sa2va_bento.errors import InferenceError, OverloadedError, PayloadTooLargeError, Sa2VAError
 from sa2va_bento.model.checkpoint import choose_placement, load_model
 from sa2va_bento.model.families import read_config
 from sa2va_bento.model.family import Sa2VA, parameter_dtype
@@ -35,6 +37,8 @@ logger = logging.getLogger(__name__)
 PREPARE_THREADS = 2
 """Threads that turn pictures into tensors and logits into masks, beside the engine's own."""
 
+WARM_UP = PredictRequest("Please segment everything.", Image.new("RGB", (448, 448)), max_new_tokens=2)
+
 OnEvent = Callable[[StreamEvent], None]
 
 
@@ -52,6 +56,8 @@ class Predictor:
             feature_cache_bytes=settings.feature_cache_bytes,
             prefix_cache_bytes=settings.prefix_cache_bytes,
         )
+        if self._runner.device.type == "cuda":  # on a CPU there is little to gain, and a large model takes a minute
+            self.warm_up()
         self._engine = EngineThread(self._runner, Scheduler(limits))
         self._pool = ThreadPoolExecutor(PREPARE_THREADS, thread_name_prefix="sa2va-prepare")
         self._max_pending = settings.max_queue
@@ -75,6 +81,12 @@ class Predictor:
         needed = estimate(config, element, workload, quantization)
         parts = place(config, needed, (placement.device, *placement.others), element, quantization)
         return cls(load_model(folder, placement, quantization, parts), tokenizer, settings)
+
+    def warm_up(self) -> None:
+        """Answers a black square that nobody asks about, unless a picture is more than the context holds."""
+        with suppress(PayloadTooLargeError):
+            sequence = self._pipeline.prepare(WARM_UP).sequence
+            warm_up(self._runner, sequence, self._runner.limits.max_prefill)
 
     @property
     def is_ready(self) -> bool:

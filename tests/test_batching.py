@@ -13,7 +13,7 @@ from transformers import Qwen2Config
 from sa2va_bento.engine.cache import KVPool
 from sa2va_bento.engine.features import FeatureCache
 from sa2va_bento.engine.sampler import SamplingBatch, choose
-from sa2va_bento.errors import OverloadedError
+from sa2va_bento.errors import DeviceLostError, NotReadyError, OverloadedError
 from sa2va_bento.predictor import Predictor
 from sa2va_bento.result import Prediction, PredictRequest, Sampling, Turn
 from sa2va_bento.settings import Settings
@@ -105,6 +105,24 @@ def test_beyond_the_queue_requests_are_refused_at_once_and_taken_again_later(wan
     for future in accepted:
         future.result(60)
     assert predictor.predict(PredictRequest("now me", max_new_tokens=2)).result
+    predictor.close()
+
+
+def test_a_device_that_is_gone_fails_what_it_had_and_ends_liveness(wandering: Path) -> None:
+    predictor = Predictor.load(Settings(model_path=str(wandering), context=2048))
+    assert predictor.is_alive
+
+    def lost(*_: object) -> list[int]:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    predictor._runner.decode = lost
+    predictor._runner.is_device_alive = lambda: False
+    with pytest.raises(DeviceLostError):
+        predictor.submit(PredictRequest("tell me")).result(60)
+    with pytest.raises(NotReadyError):
+        predictor.submit(PredictRequest("and me")).result(60)
+    assert not predictor.is_alive
+    assert not predictor.is_ready
     predictor.close()
 
 

@@ -57,7 +57,9 @@ def test_a_dead_model_thread_ends_liveness() -> None:
         model.is_ready = model.is_alive = False
         assert client.get("/livez").status_code == 503
         assert client.get("/readyz").status_code == 503
-        assert post(client).status_code == 503
+        answer = post(client)
+        assert answer.status_code == 503
+        assert answer.json()["error"] == "the model has stopped"
 
 
 def test_the_model_is_closed_with_the_service() -> None:

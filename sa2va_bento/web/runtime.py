@@ -84,8 +84,10 @@ class Runtime:
     @property
     def model(self) -> Model:
         """The loaded model. Raises NotReadyError before that, and after a failure."""
-        if self._model is None or not self._model.is_ready:
+        if self._model is None:
             raise NotReadyError(self._failure or "the model is still loading")
+        if not self._model.is_ready:
+            raise NotReadyError("the model has stopped")
         return self._model
 
     async def in_media_pool(self, work: Callable[[], Made]) -> Made:
