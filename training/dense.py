@@ -5,6 +5,7 @@ object's centre counts most: it is the one from which a reader of the features c
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +50,17 @@ class DenseTargets:
     rank: Tensor
     same_color: Tensor
     same_shape: Tensor
+
+    @property
+    def is_object(self) -> Tensor:
+        """(B, 256), where a patch is of an object or a character."""
+        return self.shape < len(CLASSES)
+
+    @classmethod
+    def cat(cls, parts: Sequence["DenseTargets"]) -> "DenseTargets":
+        """The pictures of several in one."""
+        fields = zip(*(vars(part).values() for part in parts), strict=True)
+        return cls(*(torch.cat(tensors) for tensors in fields))
 
 
 class DenseHead(nn.Module):
@@ -129,17 +141,18 @@ def _rays(labels: Tensor) -> tuple[Tensor, Tensor]:
     ray_y = (y.flatten()[:, None, None] + reach[1]).long()
     outside = (ray_x < 0) | (ray_y < 0) | (ray_x >= size) | (ray_y >= size)
     flat = (ray_y.clamp(0, size - 1) * size + ray_x.clamp(0, size - 1)).flatten()
-    met = labels.flatten(1)[:, flat].view(-1, *ray_x.shape).masked_fill(outside, -1)  # (B, 256, 16, R)
+    met = labels.to(torch.int16).flatten(1)[:, flat].view(-1, *ray_x.shape).masked_fill(outside, -1)  # (B, 256, 16, R)
     own = met[..., :1]
-    length = (met == own).long().cumprod(-1).sum(-1) * (RAY_STEP / size)
+    left = functional.pad(met != own, (0, 1), value=True)  # the object ends where a ray does, at the latest
+    length = left.to(torch.uint8).argmax(-1) * (RAY_STEP / size)
     return length.float(), (own[:, :, 0, 0] > 0).float()
 
 
 def dense_losses(out: Tensor, targets: DenseTargets) -> dict[str, Tensor]:
     """Losses of a head's output (B, 256, sum of FIELDS)."""
     color, shape, center, box, fill, rays, *orders = out.split(FIELDS, dim=-1)
-    is_object = (targets.color < len(COLORS)).float()
-    weight = BACKGROUND_WEIGHT + (1 - BACKGROUND_WEIGHT) * is_object + CENTER_WEIGHT * targets.center
+    is_object = targets.is_object.float()
+    weight = patch_weight(is_object) + CENTER_WEIGHT * targets.center
     weight = weight / weight.sum()
     object_weight = is_object / is_object.sum().clamp(min=1)
     box_loss = functional.smooth_l1_loss(box, targets.box, reduction="none", beta=0.05).mean(-1)
@@ -155,11 +168,16 @@ def dense_losses(out: Tensor, targets: DenseTargets) -> dict[str, Tensor]:
         "fill": functional.binary_cross_entropy_with_logits(fill, targets.fill),
         "rays": 4.0 * (ray_loss * on_object).sum(),
         "box": BOX_LOSS_WEIGHT * (box_loss * object_weight).sum(),
-        "orders": ORDER_WEIGHT * _order_loss(orders, targets, weight),
+        "orders": ORDER_WEIGHT * order_loss(orders, targets, weight),
     }
 
 
-def _order_loss(orders: list[Tensor], targets: DenseTargets, weight: Tensor) -> Tensor:
+def patch_weight(is_object: Tensor) -> Tensor:
+    """What a patch counts, objects more than background."""
+    return BACKGROUND_WEIGHT + (1 - BACKGROUND_WEIGHT) * is_object
+
+
+def order_loss(orders: Sequence[Tensor], targets: DenseTargets, weight: Tensor) -> Tensor:
     """Cross-entropy of rank and counts over the patches that are asked."""
     wanted = torch.stack([targets.rank, targets.same_color, targets.same_shape])  # (3, B, 256)
     asked = (wanted >= 0) * weight

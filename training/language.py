@@ -19,7 +19,7 @@ from training.scenes import COLORS, SHAPES
 from training.sequences import Packed
 from training.turns import Turn
 
-TURNS_A_SCENE, TURNS_A_CLIP, TURNS_A_WRITING = 9, 9, 4
+TURNS_A_SCENE, TURNS_A_CLIP, TURNS_A_WRITING = 9, 9, 3
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,9 @@ Losses = dict[str, Tensor]
 CHECKPOINT_SECONDS = 90.0
 LOG_STEPS = 50
 MUON_SIDE = 32  # smaller matrices are left to AdamW
-NOT_MUON = ("embed_tokens.weight", "out.1.weight", "prompts.color.weight", "prompts.shape.weight")  # tables and heads
+NOT_MUON = (  # tables and heads
+    *("embed_tokens.weight", "out.1.weight", "token_head.directions", "prompts.color.weight", "prompts.shape.weight"),
+)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sa2va_bento.model.config import InternVLConfig
-from sa2va_bento.model.grounding import decode_proposals, encode_image
+from sa2va_bento.model.grounding import ImageFeatures, decode_proposals, encode_image
 from training.batches import Batch, ScenePool, mixed
 from training.dense import DenseHead, dense_losses, dense_scores, dense_targets
 from training.geometry import SAM_WIDTH, build_model, config_dict
@@ -17,10 +17,11 @@ from training.masks import chosen_iou, mask_losses
 from training.prompts import PromptTable, Words
 from training.scenes import COLORS, SHAPES
 
-PROMPTS_A_SCENE = 4
+PROMPTS_A_SCENE = 5
 ABSENT_SHARE = 0.1
 PLACE_NOISE = (0.02, 0.02, 0.06)  # one is drawn: [SEG] will not always say the place exactly
-AT_FIRST, IN_THE_END = {"pool": 0.2, "crowd": 0.8}, {"pool": 0.97, "crowd": 0.03}
+AT_FIRST, AFTER_SHAPES = {"pool": 0.2, "crowd": 0.8}, {"pool": 0.5, "crowd": 0.5}
+IN_THE_END = {"pool": 0.97, "crowd": 0.03}
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,9 @@ def _absent(things: list[list[float]], rng: random.Random) -> tuple[int, int, fl
 
 def losses_of(stage: SamPretraining, batch: Batch, rng: random.Random, report: bool) -> Losses:
     assert batch.frames is not None
-    features = encode_image(stage.sam, batch.frames)
+    with torch.autocast("cpu", torch.bfloat16):
+        encoded = encode_image(stage.sam, batch.frames)
+    features = ImageFeatures(*(tensor.float() for tensor in encoded.tensors))
     targets = dense_targets(batch.labels, batch.things)
     out = stage.head(features.embedding.flatten(2).transpose(1, 2))
     asked = references(batch, rng)
@@ -91,9 +94,9 @@ def losses_of(stage: SamPretraining, batch: Batch, rng: random.Random, report: b
     return dense | mask_losses(decoded, asked.masks, asked.present)
 
 
-def shares_at(done: float) -> dict[str, float]:
+def shares_at(done: float, at_first: dict[str, float]) -> dict[str, float]:
     """How likely a batch of each kind is when the share `done` of the stage is over."""
-    return {kind: (1 - done) * first + done * IN_THE_END[kind] for kind, first in AT_FIRST.items()}
+    return {kind: (1 - done) * first + done * IN_THE_END[kind] for kind, first in at_first.items()}
 
 
 def main() -> None:
@@ -103,16 +106,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--stage", default="sam")
     parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--start", help="stage whose SAM2 and stand-in prompts to go on from")
+    parser.add_argument("--start", help="stage whose SAM2, and stand-in prompts if it has them, to go on from")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     stage = SamPretraining()
+    at_first = AFTER_SHAPES if args.start else AT_FIRST
     if args.start:
         stage.sam.load_state_dict(load_part(args.start, "sam"))
-        stage.prompts.load_state_dict(load_part(args.start, "prompts"))
+        stage.prompts.load_state_dict(load_part(args.start, "prompts") or stage.prompts.state_dict())
     trainer = Trainer(Plan(args.stage, args.minutes, lr=args.lr), stage)
     streams = {kind: iter(ScenePool(args.batch, frames=True, kind=kind)) for kind in AT_FIRST}
-    batches = mixed(streams, lambda: IN_THE_END if args.start else shares_at(trainer.share_done))
+    batches = mixed(streams, lambda: shares_at(trainer.share_done, at_first))
     rng = random.Random(trainer.step)
     trainer.run(lambda step: losses_of(stage, next(batches), rng, report=step % 50 == 49))
 

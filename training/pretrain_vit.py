@@ -4,18 +4,21 @@ From crowds of shapes and characters at first, from what the model will be asked
 """
 
 import argparse
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
 from sa2va_bento.model.config import InternVLConfig
 from training.batches import Batch, ScenePool, mixed
-from training.dense import DenseHead, dense_losses, dense_scores, dense_targets
+from training.dense import DenseHead, DenseTargets, dense_losses, dense_scores, dense_targets
 from training.geometry import VIT_WIDTH, build_model, config_dict
 from training.loop import Losses, Plan, Trainer, load_part
 
 AT_FIRST = {"pool": 0.2, "crowd": 0.2, "text": 0.15, "digits": 0.1, "glyphs": 0.35}
+AFTER_SHAPES = {"pool": 0.2, "crowd": 0.08, "text": 0.2, "digits": 0.12, "glyphs": 0.4}
 IN_THE_END = {"pool": 0.3, "crowd": 0.02, "text": 0.28, "digits": 0.2, "glyphs": 0.2}
+GROUPS = 4  # kinds drawn a step: steps towards one kind alone undo what the last one learned
 REPORT_STEPS = 100
 
 
@@ -36,26 +39,27 @@ class VitPretraining(nn.Module):
 
 
 class Step:
-    """One step's losses; scores are logged for each kind of picture in turn."""
+    """One step's losses over groups of pictures, each of one kind; scores are logged for each kind in turn."""
 
     def __init__(self, stage: VitPretraining) -> None:
         self.stage = stage
         self.reported: dict[str, int] = {}
 
-    def losses(self, step: int, batch: Batch) -> Losses:
-        targets = dense_targets(batch.labels, batch.things)
-        assert batch.tiles is not None
-        out = self.stage(batch.tiles)
-        if step - self.reported.get(batch.kind, -REPORT_STEPS) >= REPORT_STEPS:
-            self.reported[batch.kind] = step
-            scores = {name: round(value, 3) for name, value in dense_scores(out.detach(), targets).items()}
-            print(batch.kind, scores, flush=True)
-        return dense_losses(out, targets)
+    def losses(self, step: int, groups: list[Batch]) -> Losses:
+        targets = [dense_targets(group.labels, group.things) for group in groups]
+        out = self.stage(torch.cat([group.tiles for group in groups if group.tiles is not None]))
+        seen = out.detach().split([len(group.labels) for group in groups])
+        for group, wanted, found in zip(groups, targets, seen, strict=True):
+            if step - self.reported.get(group.kind, -REPORT_STEPS) >= REPORT_STEPS:
+                self.reported[group.kind] = step
+                scores = {name: round(value, 3) for name, value in dense_scores(found, wanted).items()}
+                print(group.kind, scores, flush=True)
+        return dense_losses(out, DenseTargets.cat(targets))
 
 
-def shares_at(done: float) -> dict[str, float]:
+def shares_at(done: float, at_first: dict[str, float]) -> dict[str, float]:
     """How likely a batch of each kind is when the share `done` of the stage is over."""
-    return {kind: (1 - done) * first + done * IN_THE_END[kind] for kind, first in AT_FIRST.items()}
+    return {kind: (1 - done) * first + done * IN_THE_END[kind] for kind, first in at_first.items()}
 
 
 def main() -> None:
@@ -64,18 +68,19 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--stage", default="vit")
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--start", help="stage whose InternViT to go on from")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     stage = VitPretraining()
+    at_first = AFTER_SHAPES if args.start else AT_FIRST
     if args.start:
         stage.vision_model.load_state_dict(load_part(args.start, "vision_model"))
     trainer = Trainer(Plan(args.stage, args.minutes, lr=args.lr), stage)
-    streams = {kind: iter(ScenePool(args.batch, tiles=True, kind=kind)) for kind in AT_FIRST}
-    batches = mixed(streams, lambda: shares_at(trainer.share_done))
+    streams = {kind: iter(ScenePool(args.batch // GROUPS, tiles=True, kind=kind)) for kind in AT_FIRST}
+    batches = mixed(streams, lambda: shares_at(trainer.share_done, at_first))
     step = Step(stage)
-    trainer.run(lambda number: step.losses(number, next(batches)))
+    trainer.run(lambda number: step.losses(number, list(islice(batches, GROUPS))))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from training.scenes import COLORS, SHAPES
 
 FREQUENCIES = 4
+PLACE_WAVES = 4 * FREQUENCIES + 2
+PART_LENGTH = 0.5
 
 
 @dataclass(frozen=True)
@@ -32,15 +35,18 @@ class PromptTable(nn.Module):
         super().__init__()
         self.color = nn.Embedding(len(COLORS), width)
         self.shape = nn.Embedding(len(SHAPES), width)
-        self.place = nn.Sequential(nn.Linear(4 * FREQUENCIES + 2, width), nn.GELU(), nn.Linear(width, width))
+        self.place = nn.Sequential(nn.Linear(PLACE_WAVES, width), nn.GELU(), nn.Linear(width, width))
         nn.init.normal_(self.color.weight, std=0.5)
         nn.init.normal_(self.shape.weight, std=0.5)
 
     def forward(self, words: Words) -> Tensor:
-        return self.color(words.color) + self.shape(words.shape) + self.place(_waves(words.place))
+        """(P, width). Each of the three has the same length: none is drowned by the others, for whoever has to hit the
+        sum as for whoever reads it."""
+        parts = (self.color(words.color), self.shape(words.shape), self.place(place_waves(words.place)))
+        return torch.stack([functional.rms_norm(part, part.shape[-1:]) for part in parts]).sum(0) * PART_LENGTH
 
 
-def _waves(place: Tensor) -> Tensor:
-    """(P, 2) to the coordinates and their sines and cosines, (P, 18)."""
+def place_waves(place: Tensor) -> Tensor:
+    """(P, 2) to the coordinates and their sines and cosines, (P, `PLACE_WAVES`)."""
     angles = torch.cat([place * math.pi * 2**k for k in range(FREQUENCIES)], -1)
     return torch.cat([place - 0.5, angles.sin(), angles.cos()], -1)

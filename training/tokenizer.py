@@ -140,4 +140,9 @@ def load() -> Tokenizer:
     """The tokenizer in `training/runs/tokenizer/`, trained and saved there first when it is missing."""
     if not (FOLDER / "tokenizer.json").exists():
         save(train(), FOLDER)
-    return Tokenizer.from_file(str(FOLDER / "tokenizer.json"))
+    return read(FOLDER)
+
+
+def read(folder: Path) -> Tokenizer:
+    """The tokenizer of a checkpoint folder."""
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))

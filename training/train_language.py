@@ -7,6 +7,7 @@ weights are taken over now and then.
 
 import argparse
 import random
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,9 @@ from torch.nn import functional
 
 from sa2va_bento.model.internvl import InternVLSa2VA, pixel_shuffle
 from training import tokenizer as nano_tokenizer
-from training.batches import Batch, ScenePool, mixed
+from training.batches import Batch, ScenePool
 from training.clip_pool import ClipPool
+from training.dense import dense_targets
 from training.export import fresh_model
 from training.geometry import CELLS, SAM_WIDTH
 from training.language import Scores, answer, converse, items_of, words_of
@@ -23,12 +25,14 @@ from training.loop import Losses, Plan, Trainer, load_part, stage_exists
 from training.prompts import PromptTable
 from training.sequences import Packed, Packer
 from training.tasks import without_picture
+from training.token_head import TokenHead
 
-KINDS = {"pool": 0.57, "text": 0.24, "digits": 0.12, "clips": 0.07}
-BATCH = {"pool": 16, "text": 24, "digits": 24, "clips": 6}
-LENGTH = {"pool": 280, "text": 150, "digits": 150, "clips": 560}
-BARE_WEIGHT = 0.1
-BARE_EVERY = 4
+WEIGHTS = {"pool": 1.0, "text": 0.6, "digits": 0.5, "clips": 0.4}
+BATCH = {"pool": 8, "text": 8, "digits": 6, "clips": 3}
+LENGTH = {"pool": 280, "text": 130, "digits": 130, "clips": 560}
+CLIPS_EVERY = 6
+PROMPT_WEIGHT, BARE_WEIGHT = 3.0, 0.1
+BARE_EVERY = 5
 REFRESH_STEPS, REPORT_STEPS = 100, 100
 
 
@@ -39,6 +43,7 @@ class LanguageStage(nn.Module):
         super().__init__()
         self.vision_model, self.mlp1 = model.vision_model, model.mlp1
         self.language_model, self.text_hidden_fcs = model.language_model, model.text_hidden_fcs
+        self.token_head = TokenHead()
         self.vision_model.requires_grad_(False)
 
 
@@ -63,27 +68,41 @@ def prompt_loss(prompts: Tensor, wanted: Tensor) -> Tensor:
 class Step:
     """One step's losses; takes over the other stages' weights now and then, for they may still be running."""
 
-    def __init__(self, model: InternVLSa2VA, packer: Packer, seed: int, eyes: str, sam: str) -> None:
+    def __init__(
+        self, model: InternVLSa2VA, token_head: TokenHead, packer: Packer, seed: int, eyes: str, sam: str
+    ) -> None:
         """`eyes`, `sam`: the stages that InternViT and the stand-in prompts come from."""
-        self.model, self.packer, self.rng, self.eyes, self.sam = model, packer, random.Random(seed), eyes, sam
+        self.model, self.token_head, self.packer = model, token_head, packer
+        self.rng, self.eyes, self.sam = random.Random(seed), eyes, sam
         self.scores, self.table = Scores(), load_table(sam)
 
-    def losses(self, step: int, batch: Batch) -> Losses:
+    def losses(self, step: int, batches: list[Batch]) -> Losses:
+        """Every kind in each step: steps towards one kind alone undo what the last one learned."""
         if step % REFRESH_STEPS == 0:
             self._refresh()
+        losses: Losses = {}
+        for batch in batches:
+            for name, value in self._of_kind(batch).items():
+                losses[f"{name}_{batch.kind}"] = WEIGHTS[batch.kind] * value
+        if step % BARE_EVERY == 0:
+            losses["bare"] = BARE_WEIGHT * self._without_picture(batches[0])
+        if step % REPORT_STEPS == REPORT_STEPS - 1:
+            print(self.scores.flush(), flush=True)
+        return losses
+
+    def _of_kind(self, batch: Batch) -> Losses:
         assert batch.tiles is not None
         pictures = batch.tiles.shape[1] if batch.kind == "clips" else 1
         packed = self.packer.pack(converse(batch, self.rng), LENGTH[batch.kind], pictures)
         patches = pixel_shuffle(see(self.model, batch.tiles.flatten(0, -4)), CELLS)
-        answered = answer(self.model, packed, self.model.mlp1(patches).unflatten(0, (-1, pictures)).flatten(1, 2))
+        image_tokens = self.model.mlp1(patches)
+        answered = answer(self.model, packed, image_tokens.unflatten(0, (-1, pictures)).flatten(1, 2))
         self.scores.add(packed, answered)
-        if step % REPORT_STEPS == REPORT_STEPS - 1:
-            print(self.scores.flush(), flush=True)
-        losses = {f"language_{batch.kind}": answered.loss}
+        losses = {"language": answered.loss}
+        if batch.kind != "clips":
+            losses |= self.token_head.losses(image_tokens, dense_targets(batch.labels, batch.things))
         if packed.segs:
-            losses["prompt"] = self._prompt(packed, answered.segs, batch)
-        if step % BARE_EVERY == 0 and batch.kind == "pool":
-            losses["bare"] = BARE_WEIGHT * self._without_picture(batch)
+            losses["prompt"] = PROMPT_WEIGHT * self._prompt(packed, answered.segs, batch)
         return losses
 
     def _prompt(self, packed: Packed, segs: Tensor, batch: Batch) -> Tensor:
@@ -118,11 +137,16 @@ def main() -> None:
         for part in ("mlp1", "language_model", "text_hidden_fcs"):
             stage.get_submodule(part).load_state_dict(load_part(args.start, part))
     trainer = Trainer(Plan(args.stage, args.minutes, lr=args.lr, warmup_steps=150), stage)
-    streams = {kind: iter(ScenePool(BATCH[kind], tiles=True, kind=kind)) for kind in KINDS if kind != "clips"}
-    streams["clips"] = ClipPool(BATCH["clips"], tiles=True).prefixes()
-    batches = mixed(streams, lambda: KINDS)
-    step = Step(model, Packer(tokenizer), trainer.step, args.eyes, args.sam)
-    trainer.run(lambda number: step.losses(number, next(batches)))
+    streams = {kind: iter(ScenePool(BATCH[kind], tiles=True, kind=kind)) for kind in BATCH if kind != "clips"}
+    clips = ClipPool(BATCH["clips"], tiles=True).prefixes()
+    step = Step(model, stage.token_head, Packer(tokenizer), trainer.step, args.eyes, args.sam)
+    trainer.run(lambda number: step.losses(number, batches_of(number, streams, clips)))
+
+
+def batches_of(step: int, streams: dict[str, Iterator[Batch]], clips: Iterator[Batch]) -> list[Batch]:
+    """One of scenes, one of each writing, and now and then one of clips."""
+    batches = [next(stream) for stream in streams.values()]
+    return [*batches, next(clips)] if step % CLIPS_EVERY == 0 else batches
 
 
 if __name__ == "__main__":

@@ -1,0 +1,66 @@
+"""Makes a stage out of an exported checkpoint, so that an edition can go on from the one before it.
+
+    python -m training.reopen                    # the embedded checkpoint becomes the stage `edition`
+    python -m training.pretrain_vit --start edition
+
+The tokenizer may have changed since: a token that both know keeps its embedding, others start anew.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from sa2va_bento.model.checkpoint import Placement, load_model
+from sa2va_bento.settings import NANO_PATH
+from training import tokenizer as nano_tokenizer
+from training.export import LM_HEAD, fresh_model
+from training.pool import RUNS
+
+PARTS = {
+    "vision_model": "vision_model",
+    "mlp1": "mlp1",
+    "language_model": "language_model",
+    "text_hidden_fcs": "text_hidden_fcs",
+    "grounding_encoder": "sam",
+}
+"""Parts of the model, and what stages call them."""
+EMBEDDINGS = "language_model.model.embed_tokens.weight"
+
+
+def reopened(folder: Path, tokenizer: Tokenizer) -> dict[str, Tensor]:
+    """The checkpoint's tensors in float32, as a stage that trained every part would have saved them."""
+    model = load_model(folder, Placement(torch.device("cpu"), torch.float32))
+    state = model.state_dict()
+    fresh = fresh_model(tokenizer).state_dict()[EMBEDDINGS]
+    state[EMBEDDINGS] = carried(state[EMBEDDINGS], nano_tokenizer.read(folder), fresh, tokenizer)
+    state[LM_HEAD] = state[EMBEDDINGS]
+    names = ((*name.split(".", 1), tensor) for name, tensor in state.items())
+    return {f"{PARTS[part]}.{rest}": tensor.clone() for part, rest, tensor in names}
+
+
+def carried(old: Tensor, old_tokenizer: Tokenizer, fresh: Tensor, tokenizer: Tokenizer) -> Tensor:
+    """Embeddings (V, H): `old` rows where the old tokenizer has the token, `fresh` ones elsewhere."""
+    known = old_tokenizer.get_vocab()
+    table = fresh.clone()
+    for token, row in tokenizer.get_vocab().items():
+        if token in known:
+            table[row] = old[known[token]]
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, default=NANO_PATH)
+    parser.add_argument("--stage", default="edition")
+    args = parser.parse_args()
+    target = RUNS / args.stage / "last.pt"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"module": reopened(args.model, nano_tokenizer.load())}, target)
+    print(f"{args.model} is the stage {args.stage} now")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""A throw-away head on the projector's image tokens, for the language model to hear what InternViT sees.
+
+A token is the sum of what stands along its directions, and a small language model learns late, or never, what is only
+whispered there: after 4,000 steps one had learned colours and shapes, and not one place. This head reads each token
+along directions of length one, so what it is to find must be said loud: of each of the token's four patches the colour,
+the class, the rank from the left and the counts of those alike, and of the token's object place and size.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.dense import MOST, DenseTargets, order_loss, patch_weight
+from training.geometry import CELLS, LLM_WIDTH
+from training.pool import CLASSES
+from training.prompts import PLACE_WAVES, place_waves
+from training.scenes import COLORS
+
+PATCH_FIELDS = (len(COLORS) + 1, len(CLASSES) + 1, MOST, MOST, MOST)
+PLACE_FIELDS = PLACE_WAVES + 2
+SHARPNESS = 3.0  # of the logits: a token of length sqrt(H) has some forty things to say
+
+
+class TokenHead(nn.Module):
+    """Image tokens (B, 64, H) to losses."""
+
+    def __init__(self, width: int = LLM_WIDTH) -> None:
+        super().__init__()
+        self.directions = nn.Parameter(torch.randn(width, 4 * sum(PATCH_FIELDS) + PLACE_FIELDS))
+
+    def losses(self, tokens: Tensor, targets: DenseTargets) -> dict[str, Tensor]:
+        """`tokens_named`: cross-entropies of what each patch is of; `tokens_placed`: squared error of where it is."""
+        heard = functional.rms_norm(tokens, tokens.shape[-1:]) @ functional.normalize(self.directions, dim=0)
+        patches, places = heard.split((4 * sum(PATCH_FIELDS), PLACE_FIELDS), dim=-1)
+        return {
+            "tokens_named": _naming(SHARPNESS * _unshuffled(patches), targets),
+            "tokens_placed": _placing(places, targets),
+        }
+
+
+def _unshuffled(patches: Tensor) -> Tensor:
+    """Tokens (B, 64, 4 F) to patches (B, 256, F): the pixel shuffle undone."""
+    grid = patches.unflatten(-1, (2, 2, -1)).unflatten(1, (CELLS, CELLS))  # (B, 8, 8, 2, 2, F)
+    return grid.transpose(2, 3).flatten(1, 4)
+
+
+def _shuffled(patches: Tensor) -> Tensor:
+    """Patches (B, 256, F) to the four of each token (B, 64, 4, F)."""
+    grid = patches.unflatten(1, (CELLS, 2, CELLS, 2))  # (B, 8, 2, 8, 2, F)
+    return grid.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+def _naming(patches: Tensor, targets: DenseTargets) -> Tensor:
+    color, shape, *orders = patches.split(PATCH_FIELDS, dim=-1)
+    weight = patch_weight(targets.is_object.float())
+    weight = weight / weight.sum()
+    return (
+        (functional.cross_entropy(color.transpose(1, 2), targets.color, reduction="none") * weight).sum()
+        + (functional.cross_entropy(shape.transpose(1, 2), targets.shape, reduction="none") * weight).sum()
+        + order_loss(orders, targets, weight)
+    )
+
+
+def _placing(places: Tensor, targets: DenseTargets) -> Tensor:
+    """Over tokens (B, 64, P) any of whose patches lies on an object; such a patch's object counts."""
+    boxes, is_object = _shuffled(targets.box), _shuffled(targets.is_object[..., None])[..., 0]
+    found = is_object.any(-1)
+    first = is_object.int().argmax(-1)[..., None, None].expand(-1, -1, 1, boxes.shape[-1])
+    box = boxes.gather(2, first)[:, :, 0][found]
+    wanted = torch.cat([place_waves(box[:, :2]), 4 * box[:, 2:] - 1], -1)
+    return functional.mse_loss(places[found], wanted)
