@@ -301,6 +301,25 @@ def test_an_unknown_tokenizer_is_refused(folder: Path) -> None:
         PromptTokenizer.from_dir(folder)
 
 
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"model": {', '{"added_tokens": []}'])
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_damaged_tokenizer_is_refused_in_one_line(folder: Path, file: str, content: str) -> None:
+    (folder / file).write_text(content)
+    with pytest.raises(CheckpointError) as refusal:
+        PromptTokenizer.from_dir(folder)
+    assert "\n" not in refusal.value.message
+    assert "tokenizer" in refusal.value.message
+
+
+@pytest.mark.parametrize("size", [0, 100])
+def test_a_damaged_sentencepiece_model_is_refused_in_one_line(tmp_path: Path, size: int) -> None:
+    copy = shutil.copytree(GOLDEN / "internlm2_tokenizer" / "internlm2_tok_dummy0", tmp_path / "copy")
+    model = copy / "tokenizer.model"
+    model.write_bytes(model.read_bytes()[:size])
+    with pytest.raises(CheckpointError, match=r"^(the tokenizer|the InternLM2 tokenizer) in .*can't be \w+: .*$"):
+        PromptTokenizer.from_dir(copy)
+
+
 def test_a_tokenizer_without_seg_is_refused() -> None:
     with pytest.raises(CheckpointError, match="lacks the token <nope>"):
         PromptTokenizer.from_dir(GOLDEN / "tokenizer").id_of("<nope>")

@@ -52,19 +52,22 @@ class PromptTokenizer:
         """Loads a folder's tokenizer.
 
         Raises:
-            CheckpointError: there is none, or its class is not supported.
+            CheckpointError: there is none, its class is not supported, or its files are damaged.
         """
         try:
             config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            name = config.get("tokenizer_class")
+        except (OSError, ValueError, AttributeError):
             raise CheckpointError(f"{folder} has no readable tokenizer_config.json") from None
-        name = config.get("tokenizer_class")
         if name not in TOKENIZERS:
             raise CheckpointError(f"tokenizer {name} is not supported (supported: {', '.join(TOKENIZERS)})")
         try:
             return cls(TOKENIZERS[name](folder), _text_of(config.get("eos_token")))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"the tokenizer in {folder} can't be loaded: {str(error).splitlines()[0]}") from None
+        except CheckpointError:
+            raise
+        except Exception as error:  # of any class: tokenizers raises that one itself
+            reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+            raise CheckpointError(f"the tokenizer in {folder} can't be loaded: {reason}") from None
 
     def id_of(self, token: str) -> int:
         """The id of a special token, by name: ids differ from checkpoint to checkpoint.
