@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sa2va_bento.errors import CheckpointError
-from sa2va_bento.model.checkpoint import Placement, choose_placement, load_model
+from sa2va_bento.model.checkpoint import Placement, choose_placement, inspect, load_model
 from sa2va_bento.model.internvl import InternVLSa2VA
 from sa2va_bento.model.keymap import GAUSSIAN_IN_TREE, plan, to_intree, to_published
 from sa2va_bento.model.tokenizer import PromptTokenizer
@@ -204,6 +204,34 @@ def test_configurations_that_are_not_supported_are_refused(folder: Path, name: s
     edit_config(folder, change)
     with pytest.raises(CheckpointError, match=message):
         load_model(folder, CPU)
+
+
+DAMAGED_FIELDS: dict[str, tuple[str, object]] = {
+    "llm_config": ("llm_config", "x"),
+    "word": ("vision_config.hidden_size", "wide"),
+    "negative": ("vision_config.hidden_size", -1),
+    "patchless": ("vision_config.patch_size", 0),
+    "function": ("vision_config.hidden_act", "nope"),
+    "headless": ("llm_config.num_attention_heads", 0),
+    "heads": ("llm_config.num_key_value_heads", 3),
+    "architectures": ("architectures", {"a": 1}),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED_FIELDS)
+def test_damaged_fields_of_a_configuration_are_refused_in_one_line(folder: Path, name: str) -> None:
+    field, value = DAMAGED_FIELDS[name]
+    *parents, last = field.split(".")
+
+    def damage(config: dict[str, Any]) -> None:
+        for parent in parents:
+            config = config[parent]
+        config[last] = value
+
+    edit_config(folder, damage)
+    with pytest.raises(CheckpointError) as refusal:
+        inspect(folder)
+    assert "\n" not in refusal.value.message
 
 
 def test_truncated_weights_are_refused_with_file_and_tensor(folder: Path) -> None:
