@@ -19,7 +19,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class FakeHub:
-    """Serves `files` as the repository `model`, whose only revisions are `main` and `COMMIT`; `gated/...` is gated.
+    """Serves `files` as the repository `model`, whose only revisions are `main` and `COMMIT`; `gated/...` is
+    gated, `denied/...` is not for this token, and the token itself is no good for `expired/...`.
     `cut` names a file whose next download breaks off near its end: what came is kept by tens of megabytes. `ranges` has
     the byte ranges that were asked for."""
 
@@ -52,6 +53,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _describe(self, model: str, what: str, revision: str) -> None:
         if model.startswith("gated/"):
             self._answer(403, b"{}", **{"X-Error-Code": "GatedRepo"})
+        elif model.startswith("denied/"):
+            self._answer(403, b"{}")
+        elif model.startswith("expired/"):
+            self._answer(401, b'{"error": "Invalid credentials"}', **{"X-Error-Message": "Invalid credentials"})
         elif model != self.hub.model:
             self._answer(404, b"{}", **{"X-Error-Code": "RepoNotFound"})
         elif revision not in ("main", COMMIT):

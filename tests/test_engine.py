@@ -156,6 +156,12 @@ def test_what_was_read_for_others_is_neither_encoded_nor_read_again() -> None:
     assert bench.runner.unread == [60, 60, 100]
 
 
+def test_a_reply_without_seg_grounds_nothing() -> None:
+    bench = Bench()
+    bench.run(sequence(6), sequence(5))
+    assert "ground" not in {stage for stage, _ in bench.runner.batches}
+
+
 def test_a_stop_string_ends_a_reply() -> None:
     (outcome,) = Bench().run(sequence(9, ends_reply=lambda ids: ids[-1] == 7))
     assert isinstance(outcome, Generation)

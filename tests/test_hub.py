@@ -68,6 +68,8 @@ def test_a_filled_cache_needs_no_network(hub: FakeHub, monkeypatch: pytest.Monke
     [
         ("owner/unknown", "does not exist on the Hub, or it is private (set HF_TOKEN)"),
         ("gated/name", "is gated: accept its terms on its page (https://huggingface.co/gated/name) and set HF_TOKEN"),
+        ("denied/name", "the Hub refuses: HTTP 403; HF_TOKEN may not read it"),
+        ("expired/name", "could not be fetched from the Hub: HTTP 401; HF_TOKEN is missing or wrong"),
         ("owner/na me", "could not be fetched from the Hub"),
     ],
 )

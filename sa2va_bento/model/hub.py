@@ -126,9 +126,9 @@ def _one_line(model: str, revision: str | None) -> Iterator[None]:
     except RevisionNotFoundError:
         reason = f"has no revision {revision!r} on the Hub (SA2VA_MODEL_REVISION)"
     except IncompleteSnapshotError as error:
-        reason = f"is in the local cache in part, and the Hub can't be reached: {_first_line(error)}"
-    except LocalEntryNotFoundError:
-        reason = "is not in the local cache, and the Hub can't be reached (no network, or HF_HUB_OFFLINE is set)"
+        reason = f"is in the local cache in part, and the Hub {_unavailable(error)}: {_first_line(error)}"
+    except LocalEntryNotFoundError as error:
+        reason = f"is not in the local cache, and the Hub {_unavailable(error)}"
     except (NotASafetensorsRepoError, EntryNotFoundError):
         reason = "has no safetensors weights on the Hub; pickle is never loaded"
     except HfHubHTTPError as error:
@@ -140,6 +140,13 @@ def _one_line(model: str, revision: str | None) -> Iterator[None]:
     else:
         return
     raise CheckpointError(f"model {model!r} {reason}")
+
+
+def _unavailable(error: Exception) -> str:
+    """Why the cache had to do: huggingface-hub falls back on it when it is refused, too."""
+    if isinstance(error.__cause__, HfHubHTTPError):
+        return f"refuses: {_status(error.__cause__)}"
+    return "can't be reached (no network, or HF_HUB_OFFLINE is set)"
 
 
 def _status(error: HfHubHTTPError) -> str:
