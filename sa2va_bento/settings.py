@@ -50,7 +50,7 @@ class Settings(BaseSettings):
     slots: int = Field(default=16, ge=1, le=512, description="Requests that the model works on at once")
     context: int = Field(default=8192, ge=128, description="Most tokens of a prompt and its reply together")
     max_prefill: int = Field(
-        default=1024, ge=64, description="Prompt tokens read between two tokens of the running replies"
+        default=1024, ge=64, description="Prompt tokens read at once, between a few tokens of the running replies"
     )
     feature_cache_mb: float = Field(
         default=512.0, ge=0, description="Memory of the device for features of pictures seen before, MiB; 0 keeps none"
