@@ -13,6 +13,7 @@ from transformers import Qwen2Config
 from sa2va_bento.engine.cache import KVPool
 from sa2va_bento.engine.features import FeatureCache
 from sa2va_bento.engine.sampler import SamplingBatch, choose
+from sa2va_bento.engine.sequence import Sequence
 from sa2va_bento.errors import DeviceLostError, NotReadyError, OverloadedError
 from sa2va_bento.predictor import Predictor
 from sa2va_bento.result import Prediction, PredictRequest, Sampling, Turn
@@ -112,7 +113,7 @@ def test_a_device_that_is_gone_fails_what_it_had_and_ends_liveness(wandering: Pa
     predictor = Predictor.load(Settings(model_path=str(wandering), context=2048))
     assert predictor.is_alive
 
-    def lost(*_: object) -> list[int]:
+    def lost(sequences: list[Sequence]) -> list[int]:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
     predictor._runner.decode = lost
