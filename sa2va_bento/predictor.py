@@ -18,12 +18,13 @@ from sa2va_bento.engine.scheduler import Scheduler
 from sa2va_bento.engine.sequence import Generation, MaskLogits, Sequence
 from sa2va_bento.engine.warmup import warm_up
 from sa2va_bento.errors import InferenceError, OverloadedError, PayloadTooLargeError, Sa2VAError
-from sa2va_bento.model.checkpoint import choose_placement, load_model
+from sa2va_bento.model.checkpoint import Placement, choose_placement, load_model
+from sa2va_bento.model.config import CheckpointConfig
 from sa2va_bento.model.families import read_config
 from sa2va_bento.model.family import Sa2VA, parameter_dtype
-from sa2va_bento.model.hub import resolve
+from sa2va_bento.model.hub import description, resolve
 from sa2va_bento.model.memory import estimate
-from sa2va_bento.model.spread import place
+from sa2va_bento.model.spread import DeviceMap, place
 from sa2va_bento.model.tokenizer import PromptTokenizer
 from sa2va_bento.pipeline import Pipeline, Prepared
 from sa2va_bento.prompt import TEMPLATES
@@ -74,13 +75,11 @@ class Predictor:
         placement = choose_placement(settings.device, settings.dtype)
         if threads := settings.threads or _cpu_threads(placement.device):
             torch.set_num_threads(threads)
-        folder = resolve(settings.model_dir_or_id, settings.model_revision, settings.cache_dir)
-        config, tokenizer = read_config(folder / "config.json"), PromptTokenizer.from_dir(folder)
-        workload = workload_of(settings, limits_of(settings, config))
-        element, quantization = placement.dtype.itemsize, settings.quantization
-        needed = estimate(config, element, workload, quantization)
-        parts = place(config, needed, (placement.device, *placement.others), element, quantization)
-        return cls(load_model(folder, placement, quantization, parts), tokenizer, settings)
+        wanted = (settings.model_dir_or_id, settings.model_revision, settings.cache_dir)
+        parts = _fit(read_config(description(*wanted) / "config.json"), placement, settings)
+        folder = resolve(*wanted)  # gigabytes, which a model that does not fit is spared
+        tokenizer = PromptTokenizer.from_dir(folder)
+        return cls(load_model(folder, placement, settings.quantization, parts), tokenizer, settings)
 
     def warm_up(self) -> None:
         """Answers a black square that nobody asks about, unless a picture is more than the context holds."""
@@ -230,6 +229,13 @@ class _Job:
             error = InferenceError("the request failed")
         with suppress(InvalidStateError):  # cancelled, or failed before
             self.answer.set_exception(error)
+
+
+def _fit(config: CheckpointConfig, placement: Placement, settings: Settings) -> DeviceMap | None:
+    """Where the parts of a model go. Raises CheckpointError, with the numbers, where there is no room for it."""
+    element, quantization = placement.dtype.itemsize, settings.quantization
+    needed = estimate(config, element, workload_of(settings, limits_of(settings, config)), quantization)
+    return place(config, needed, (placement.device, *placement.others), element, quantization)
 
 
 def _cpu_threads(device: torch.device) -> int | None:

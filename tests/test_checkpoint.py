@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sa2va_bento.errors import CheckpointError
+from sa2va_bento.model import weights
 from sa2va_bento.model.checkpoint import Placement, choose_placement, inspect, load_model
 from sa2va_bento.model.internvl import InternVLSa2VA
 from sa2va_bento.model.keymap import GAUSSIAN_IN_TREE, plan, to_intree, to_published
@@ -103,6 +104,15 @@ def test_shards_load_as_one_file_does(original: Path, tmp_path: Path) -> None:
     whole = load_model(tmp_path, CPU).state_dict()
     assert set(sharded) == set(whole)
     assert all(torch.equal(sharded[name], whole[name]) for name in whole)
+
+
+def test_each_shard_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One at a time, so that no more than one is in memory beside the model."""
+    module("scripted/make_checkpoint").build("qwen2", str(tmp_path), 1, "Sure.", shards=3)
+    read: list[str] = []
+    monkeypatch.setattr(weights, "read_ahead", lambda path: read.append(path.name))
+    load_model(tmp_path, CPU)
+    assert read == sorted(path.name for path in tmp_path.glob("model-*.safetensors"))
 
 
 def test_tied_embeddings_need_no_head(folder: Path) -> None:

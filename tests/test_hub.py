@@ -117,6 +117,16 @@ def test_offline_and_no_cache(
     assert "HF_HUB_OFFLINE is set" in error_of(capsys, "download", "owner/name")
 
 
+def test_a_model_that_does_not_fit_is_not_fetched(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sa2va_bento.model.memory.free_memory", lambda device: 10 * 2**20)
+    with pytest.raises(CheckpointError, match=r"the model needs .* GiB"):
+        Predictor.load(Settings(model_path=hub.model))
+    assert not list(tmp_path.rglob(WEIGHTS))
+    assert WEIGHTS not in hub.fetched
+
+
 def test_a_half_filled_cache_without_network(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder = resolve(hub.model)
     (folder / WEIGHTS).unlink()

@@ -50,15 +50,26 @@ def describe(model: str, revision: str | None, cache_dir: Path | None) -> tuple[
     Raises:
         CheckpointError: as `resolve`.
     """
-    if folder := local_folder(model):
+    folder = description(model, revision, cache_dir)
+    if local_folder(model):
         return folder, None
-    with _one_line(model, revision):
-        folder = Path(snapshot_download(model, revision=revision, cache_dir=cache_dir, allow_patterns=DESCRIPTION))
     try:
         weight_files(folder)
         return folder, None
     except CheckpointError:
         return folder, _headers(model, folder.name)
+
+
+def description(model: str, revision: str | None, cache_dir: Path | None) -> Path:
+    """A folder that holds a checkpoint's description, and perhaps its weights.
+
+    Raises:
+        CheckpointError: as `resolve`.
+    """
+    if folder := local_folder(model):
+        return folder
+    with _one_line(model, revision):
+        return Path(snapshot_download(model, revision=revision, cache_dir=cache_dir, allow_patterns=DESCRIPTION))
 
 
 def licence(model: str, folder: Path, cache_dir: Path | None) -> str | None:
