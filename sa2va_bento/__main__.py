@@ -46,7 +46,7 @@ def download(model: str, revision: str | None) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit status: 0, or 1 after one line on stderr."""
+    """The exit status: 0, or 1 after one line on stderr; 130 where the user stopped it, as shells have it."""
     parser = argparse.ArgumentParser(prog="python -m sa2va_bento", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     commands = parser.add_subparsers(dest="command", required=True)
@@ -64,6 +64,9 @@ def main(arguments: list[str] | None = None) -> int:
     except StartupError as error:
         print(f"sa2va: {error.message}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("sa2va: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
     return 0
 
 

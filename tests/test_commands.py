@@ -143,6 +143,17 @@ def test_check_refuses_in_one_line(folder: Path, tmp_path: Path, capsys: pytest.
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_a_download_that_is_stopped_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sa2va_bento.model.hub.resolve", stop)
+    assert main(["download", "owner/name"]) == 130
+    assert capsys.readouterr().err == "sa2va: stopped; the same command goes on from here\n"
+
+
 def test_models_lists_the_zoo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SA2VA_SLOTS", "32")
     assert main(["models"]) == 0
