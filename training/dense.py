@@ -17,11 +17,12 @@ from training.scenes import COLORS
 
 GRID = 16
 RAYS, RAY_STEP = 16, 2  # directions, and pixels of the label map between two looks along a ray
+PORTRAIT = 8  # points a side
 MOST = 6  # ranks and counts from this on are one class
-FIELDS = (len(COLORS) + 1, len(CLASSES) + 1, 1, 4, 64, RAYS, MOST, MOST, MOST)
+FIELDS = (len(COLORS) + 1, len(CLASSES) + 1, 1, 4, 64, PORTRAIT**2, RAYS, MOST, MOST, MOST)
 BACKGROUND_WEIGHT, CENTER_WEIGHT = 0.15, 4.0
 CENTER_POSITIVE_WEIGHT = 2.0
-CENTER_LOSS_WEIGHT, BOX_LOSS_WEIGHT, ORDER_WEIGHT = 3.0, 6.0, 0.1
+CENTER_LOSS_WEIGHT, BOX_LOSS_WEIGHT, PORTRAIT_WEIGHT, ORDER_WEIGHT = 3.0, 6.0, 3.0, 0.1
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class DenseTargets:
     has no other way to tell where a patch is;
     `fill` (B, 256, 64), 1 where an 8 x 8 point of the patch lies on an object or on ink: from these follow shapes and
     characters;
+    `portrait` (B, 256, 64), the same over the whole box of its object, whatever the object's size;
     `rays` (B, 256, 16), how far the object reaches from the patch's middle in 16 directions, in shares of the picture,
     and `on_object` (B, 256), 1 where that middle lies on an object. `rank`, `same_color` and `same_shape` (B, 256): how
     many objects lie further left, and how many others share the object's colour and its class; -1 where nothing is
@@ -45,6 +47,7 @@ class DenseTargets:
     center: Tensor
     box: Tensor
     fill: Tensor
+    portrait: Tensor
     rays: Tensor
     on_object: Tensor
     rank: Tensor
@@ -64,7 +67,7 @@ class DenseTargets:
 
 
 class DenseHead(nn.Module):
-    """Patches (B, 256, C) to `FIELDS`: colour, class, centre, box, fill, rays, rank and the two counts."""
+    """Patches (B, 256, C) to `FIELDS`: colour, class, centre, box, fill, portrait, rays, rank and the two counts."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -96,12 +99,14 @@ def dense_targets(labels: Tensor, things: Tensor) -> DenseTargets:
     color = chosen[..., 0].long().masked_fill(is_background, len(COLORS))
     shape = chosen[..., 1].long().masked_fill(is_background, len(CLASSES))
     orders = (found[rows, index.clamp(min=0)].masked_fill(is_background, -1) for found in _orders(things))
+    filled = torch.where(is_writing, is_ink, labels > 0).float()
     return DenseTargets(
         color,
         shape,
         center,
         _boxes(chosen),
-        _fill(torch.where(is_writing, is_ink, labels > 0)),
+        _fill(filled),
+        _portraits(filled, things)[rows, index.clamp(min=0)],
         *_rays(labels),
         *orders,
     )
@@ -125,8 +130,19 @@ def _boxes(chosen: Tensor) -> Tensor:
 
 def _fill(filled: Tensor) -> Tensor:
     points = filled.shape[-1] // GRID
-    blocks = filled.float().unflatten(-1, (GRID, points)).unflatten(1, (GRID, points))  # (B, 16, 8, 16, 8)
+    blocks = filled.unflatten(-1, (GRID, points)).unflatten(1, (GRID, points))  # (B, 16, 8, 16, 8)
     return blocks.permute(0, 1, 3, 2, 4).flatten(3).flatten(1, 2)
+
+
+def _portraits(filled: Tensor, things: Tensor) -> Tensor:
+    """What the points of each object's box lie on, (B, N, 64): from (B, S, S) of 0 and 1."""
+    along = (torch.arange(PORTRAIT) + 0.5) / PORTRAIT
+    start, size = things[..., 4:6], things[..., 6:8] - things[..., 4:6]  # (B, N, 2)
+    x = start[..., :1, None] + size[..., :1, None] * along  # (B, N, 1, 8)
+    y = start[..., 1:, None] + size[..., 1:, None] * along[:, None]  # (B, N, 8, 1)
+    points = torch.stack(torch.broadcast_tensors(x, y), -1) * 2 - 1  # (B, N, 8, 8, 2)
+    seen = functional.grid_sample(filled[:, None], points.flatten(1, 2), align_corners=False)  # (B, 1, 8 N, 8)
+    return seen[:, 0].unflatten(1, (-1, PORTRAIT)).flatten(2)
 
 
 def _rays(labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,13 +166,14 @@ def _rays(labels: Tensor) -> tuple[Tensor, Tensor]:
 
 def dense_losses(out: Tensor, targets: DenseTargets) -> dict[str, Tensor]:
     """Losses of a head's output (B, 256, sum of FIELDS)."""
-    color, shape, center, box, fill, rays, *orders = out.split(FIELDS, dim=-1)
+    color, shape, center, box, fill, portrait, rays, *orders = out.split(FIELDS, dim=-1)
     is_object = targets.is_object.float()
     weight = patch_weight(is_object) + CENTER_WEIGHT * targets.center
     weight = weight / weight.sum()
     object_weight = is_object / is_object.sum().clamp(min=1)
     box_loss = functional.smooth_l1_loss(box, targets.box, reduction="none", beta=0.05).mean(-1)
     ray_loss = functional.smooth_l1_loss(rays, targets.rays, reduction="none", beta=0.02).mean(-1)
+    portrait_loss = functional.binary_cross_entropy_with_logits(portrait, targets.portrait, reduction="none").mean(-1)
     on_object = targets.on_object / targets.on_object.sum().clamp(min=1)
     center_loss = functional.binary_cross_entropy_with_logits(
         center[..., 0], targets.center, pos_weight=torch.tensor(CENTER_POSITIVE_WEIGHT)
@@ -166,6 +183,7 @@ def dense_losses(out: Tensor, targets: DenseTargets) -> dict[str, Tensor]:
         "shape": (functional.cross_entropy(shape.transpose(1, 2), targets.shape, reduction="none") * weight).sum(),
         "center": CENTER_LOSS_WEIGHT * center_loss,
         "fill": functional.binary_cross_entropy_with_logits(fill, targets.fill),
+        "portrait": PORTRAIT_WEIGHT * (portrait_loss * object_weight).sum(),
         "rays": 4.0 * (ray_loss * on_object).sum(),
         "box": BOX_LOSS_WEIGHT * (box_loss * object_weight).sum(),
         "orders": ORDER_WEIGHT * order_loss(orders, targets, weight),
@@ -190,7 +208,7 @@ def order_loss(orders: Sequence[Tensor], targets: DenseTargets, weight: Tensor) 
 def dense_scores(out: Tensor, targets: DenseTargets) -> dict[str, float]:
     """Shares of objects whose colour, class and rank their centre names right, and precision and recall of the calls of
     centres."""
-    color, shape, center, _, _, _, rank, *_ = out.split(FIELDS, dim=-1)
+    color, shape, center, _, _, _, _, rank, *_ = out.split(FIELDS, dim=-1)
     at = targets.center > 0
     called = center[..., 0] > 0
     return {

@@ -1,6 +1,7 @@
-"""Makes the nano model from nothing: every stage in order, each resumed where it stopped, then export.
+"""Makes the nano model: every stage in order, each resumed where it stopped, then export.
 
-    python -m training.run              # some four hours on two CPU cores
+    python -m training.run              # from nothing: some four hours on two CPU cores
+    python -m training.run --go-on      # from the embedded checkpoint: half of that
     python -m training.run --scale 0.1  # a quick pass over everything, to see that it works
 
 Stages that stand on one line below run side by side, one thread each; minutes are of processor time.
@@ -25,9 +26,14 @@ class Stage:
         return [sys.executable, "-m", f"training.{self.module}", *self.flags, *numbers]
 
 
-STAGES = (
+FROM_NOTHING = (
     (Stage("pretrain_vit", 95), Stage("pretrain_sam", 75)),
     (Stage("train_language", 120), Stage("train_memory", 40)),
+)
+START = ("--start", "edition")
+GOING_ON = (
+    (Stage("pretrain_vit", 50, START), Stage("pretrain_sam", 25, START)),
+    (Stage("train_language", 90, START), Stage("train_memory", 30)),
 )
 POOLS = ("pool", "clip_pool")
 
@@ -42,14 +48,18 @@ def run_abreast(stages: tuple[Stage, ...], scale: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, default=1.0, help="share of each stage's minutes")
+    parser.add_argument("--go-on", action="store_true", help="start from the embedded checkpoint's weights")
     parser.add_argument("--out", help="folder of the checkpoint; default sa2va_bento/nano")
     args = parser.parse_args()
-    for pool in POOLS:
-        subprocess.run([sys.executable, "-m", f"training.{pool}"], check=True)
-    for stages in STAGES:
+    for module in (*POOLS, "reopen") if args.go_on else POOLS:
+        run_module(module)
+    for stages in GOING_ON if args.go_on else FROM_NOTHING:
         run_abreast(stages, args.scale)
-    out = ["--out", args.out] if args.out else []
-    subprocess.run([sys.executable, "-m", "training.export", *out], check=True)
+    run_module("export", *(["--out", args.out] if args.out else []))
+
+
+def run_module(module: str, *flags: str) -> None:
+    subprocess.run([sys.executable, "-m", f"training.{module}", *flags], check=True)
 
 
 if __name__ == "__main__":
