@@ -200,7 +200,7 @@ def order_loss(orders: Sequence[Tensor], targets: DenseTargets, weight: Tensor) 
     wanted = torch.stack([targets.rank, targets.same_color, targets.same_shape])  # (3, B, 256)
     asked = (wanted >= 0) * weight
     losses = functional.cross_entropy(
-        torch.stack(orders).flatten(0, 2), wanted.clamp(0, MOST - 1).flatten(), reduction="none"
+        torch.stack(list(orders)).flatten(0, 2), wanted.clamp(0, MOST - 1).flatten(), reduction="none"
     )
     return (losses.view_as(asked) * asked).sum() / asked.sum().clamp(min=1e-6)
 

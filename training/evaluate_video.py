@@ -5,7 +5,9 @@ mask is right (as in DAVIS).
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import count as count_from
+from itertools import islice
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from transformers.cache_utils import DynamicCache
 from sa2va_bento.masks import low_res_to_mask
 from sa2va_bento.model.checkpoint import choose_placement, load_model
 from sa2va_bento.model.family import parameter_dtype
-from sa2va_bento.model.grounding import encode_image
+from sa2va_bento.model.grounding import ImageFeatures, encode_image
 from sa2va_bento.model.hub import resolve
 from sa2va_bento.model.internvl import InternVLSa2VA
 from sa2va_bento.model.tokenizer import Piece, PromptTokenizer, Special
@@ -29,14 +31,17 @@ from training.examination import SEGMENT, mask_iou
 from training.naming import Item, name_by_words
 
 FRAMES, LONGEST = 24, 640
+AT_ONCE = 8  # clips that are tracked together
 MAX_REPLY = 12
 
 Outcome = tuple[str, int, float, str, str]
 """Kind, seed, J, prompt, reply."""
+Segmented = tuple[str, np.ndarray | None]
+"""The reply, and the masks (T, H, W) of its first `[SEG]`, None without one."""
 
 
 class Films:
-    """A checkpoint that is asked about clips, one at a time."""
+    """A checkpoint that is asked about clips."""
 
     def __init__(self, settings: Settings) -> None:
         folder = resolve(settings.model_dir_or_id, settings.model_revision, settings.cache_dir)
@@ -46,19 +51,30 @@ class Films:
         self.seg = self.tokenizer.id_of("[SEG]")
 
     @torch.inference_mode()
-    def segment(self, images: tuple[Image.Image, ...], prompt: str) -> tuple[str, np.ndarray | None]:
-        """The reply, and the masks (T, H, W) of its first `[SEG]`, None without one."""
-        reply, prompts = self._answer(images[:SEEN], prompt)
-        if not len(prompts):
-            return reply, None
+    def segment(self, clips: Sequence[Clip], prompts: Sequence[str]) -> list[Segmented]:
+        """Of each clip, which are tracked together."""
+        answers = [self._answer(clip.images[:SEEN], prompt) for clip, prompt in zip(clips, prompts, strict=True)]
+        rows = [row for row, (_, segs) in enumerate(answers) if len(segs)]
+        masks = self._tracked([clips[row].images for row in rows], [answers[row][1][:1] for row in rows])
+        found = dict(zip(rows, masks, strict=True))
+        return [(reply, found.get(row)) for row, (reply, _) in enumerate(answers)]
+
+    def _tracked(self, films: Sequence[tuple[Image.Image, ...]], segs: Sequence[Tensor]) -> list[np.ndarray]:
+        """The masks (T, H, W) of each film, all of T frames, by its prompt (1, d)."""
+        if not films:
+            return []
         sam, side = self.model.grounding_encoder, self.model.config.sam2_shape.image_size
         dtype = parameter_dtype(self.model)
-        frames = [sam_pixels(image, side).to(dtype)[None] for image in images]
-        tracked = track(
-            sam, lambda t: encode_image(sam, frames[t]), len(frames), prompts[:1], torch.zeros(1, dtype=torch.long)
-        )
-        masks = {found.frame: low_res_to_mask(found.masks.logits[0], side, images[0].size) for found in tracked}
-        return reply, np.stack([masks[t] for t in range(len(frames))])
+
+        def features_of(frame: int) -> ImageFeatures:
+            return encode_image(sam, torch.stack([sam_pixels(film[frame], side) for film in films]).to(dtype))
+
+        tracked = track(sam, features_of, len(films[0]), torch.cat(list(segs)), torch.arange(len(films)))
+        masks: list[dict[int, np.ndarray]] = [{} for _ in films]
+        for found in tracked:
+            for row, film in enumerate(films):
+                masks[row][found.frame] = low_res_to_mask(found.masks.logits[row], side, film[0].size)
+        return [np.stack([of_film[frame] for frame in sorted(of_film)]) for of_film in masks]
 
     def _answer(self, images: tuple[Image.Image, ...], prompt: str) -> tuple[str, Tensor]:
         """Greedy: the reply's text and the embeddings (N, d) of its `[SEG]`s."""
@@ -89,18 +105,22 @@ class Films:
 
 def measure_clips(settings: Settings, count: int, first_seed: int) -> Iterator[Outcome]:
     """`count` clips with a question each."""
-    films, seed = Films(settings), first_seed
-    while count:
-        clip = make_clip(seed, FRAMES, held_out=True, longest=LONGEST)
-        asked = _question(clip, random.Random(seed))
-        if asked is not None:
-            number, prompt = asked
-            reply, masks = films.segment(clip.images, prompt)
+    films, asked = Films(settings), islice(_questions(first_seed), count)
+    while group := list(islice(asked, AT_ONCE)):
+        segmented = films.segment([clip for _, clip, _, _ in group], [prompt for *_, prompt in group])
+        for (seed, clip, number, prompt), (reply, masks) in zip(group, segmented, strict=True):
             truth = clip.labels == number + 1
             kind = "stays" if truth.any((1, 2)).all() else "is hidden or leaves"
             yield kind, seed, j_mean(masks, truth), prompt, reply
-            count -= 1
-        seed += 1
+
+
+def _questions(first_seed: int) -> Iterator[tuple[int, Clip, int, str]]:
+    """Seed, clip, object and request, without end."""
+    for seed in count_from(first_seed):
+        clip = make_clip(seed, FRAMES, held_out=True, longest=LONGEST)
+        asked = _question(clip, random.Random(seed))
+        if asked is not None:
+            yield seed, clip, *asked
 
 
 def _question(clip: Clip, rng: random.Random) -> tuple[int, str] | None:
