@@ -35,7 +35,7 @@ def ask_color(items: Items, rng: random.Random) -> Turn | None:
         if found is None or item.color in found:
             return None
         name = found
-    return Turn(ask(wording.ASK_COLOR, name, rng), f"The {name} is {item.color}.")
+    return Turn(ask(wording.ASK_COLOR, name, rng), f"The {name} is {item.color}.", about=item.number)
 
 
 def ask_shape(items: Items, rng: random.Random) -> Turn | None:
@@ -47,7 +47,7 @@ def ask_shape(items: Items, rng: random.Random) -> Turn | None:
         if found is None or item.shape in found:
             return None
         name = found
-    return Turn(ask(wording.ASK_SHAPE, name, rng), f"The {name} is a {item.shape}.")
+    return Turn(ask(wording.ASK_SHAPE, name, rng), f"The {name} is a {item.shape}.", about=item.number)
 
 
 def ask_missing(items: Items, rng: random.Random) -> Turn | None:
@@ -89,7 +89,7 @@ def ask_there(items: Items, rng: random.Random) -> Turn | None:
     if rng.random() < 0.5:
         item = rng.choice(items)
         name = rng.choice([item.name, item.name, item.shape, f"{item.color} object"])
-        return Turn(ask(wording.ASK_THERE, name, rng), f"Yes, there is {article(name)} {name}.")
+        return Turn(ask(wording.ASK_THERE, name, rng), f"Yes, there is {article(name)} {name}.", about=item.number)
     turn = absent(items, rng) if rng.random() < 0.6 else absent_briefly(items, rng)
     if turn is None:
         return None
@@ -103,12 +103,16 @@ def ask_whether(items: Items, rng: random.Random) -> Turn | None:
     if rng.random() < 0.5 and _count(items, None, item.shape) == 1:
         color = item.color if rng.random() < 0.5 else rng.choice([c for c in COLORS if c != item.color])
         answer = "Yes" if color == item.color else "No"
-        return Turn(vary(f"Is the {item.shape} {color}?", rng), f"{answer}, the {item.shape} is {item.color}.")
+        return Turn(
+            vary(f"Is the {item.shape} {color}?", rng),
+            f"{answer}, the {item.shape} is {item.color}.",
+            about=item.number,
+        )
     if _count(items, item.color, None) != 1:
         return None
     shape = item.shape if rng.random() < 0.5 else rng.choice([s for s in SHAPES if s != item.shape])
     answer, name = "Yes" if shape == item.shape else "No", one(item.color, None, rng)
-    return Turn(vary(f"Is the {name} a {shape}?", rng), f"{answer}, the {name} is a {item.shape}.")
+    return Turn(vary(f"Is the {name} a {shape}?", rng), f"{answer}, the {name} is a {item.shape}.", about=item.number)
 
 
 def ask_where(items: Items, rng: random.Random) -> Turn | None:
@@ -116,7 +120,7 @@ def ask_where(items: Items, rng: random.Random) -> Turn | None:
     name, place = name_by_words(item, items, rng), place_words(item)
     if name is None or place is None:
         return None
-    return Turn(ask(wording.ASK_WHERE, name, rng), f"The {name} is {place}.")
+    return Turn(ask(wording.ASK_WHERE, name, rng), f"The {name} is {place}.", about=item.number)
 
 
 def compare_sizes(items: Items, rng: random.Random) -> Turn | None:
@@ -146,7 +150,7 @@ def ask_extreme(items: Items, rng: random.Random) -> Turn | None:
     if len(items) < 2 or not found:
         return None
     question = rng.choice(["Which object is the {}?", "What is the {} object?", "Which one is the {}?"]).format(word)
-    return Turn(vary(question, rng), f"The {found[0].name} is the {word}.")
+    return Turn(vary(question, rng), f"The {found[0].name} is the {word}.", about=found[0].number)
 
 
 def compare_places(items: Items, rng: random.Random) -> Turn | None:

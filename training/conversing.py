@@ -24,14 +24,24 @@ def name_regions(items: Items, rng: random.Random) -> Turn | None:
     number = rng.randrange(len(chosen))
     name, item = f"region{number + 1}", chosen[number]
     if draw < 0.4:
-        return Turn(ask(("What color is {}?",), name, rng), f"{name.capitalize()} is {item.color}.", regions=regions)
+        return Turn(
+            ask(("What color is {}?",), name, rng),
+            f"{name.capitalize()} is {item.color}.",
+            about=item.number,
+            regions=regions,
+        )
     if draw < 0.55:
-        return Turn(ask(("What shape is {}?",), name, rng), f"{name.capitalize()} is a {item.shape}.", regions=regions)
+        return Turn(
+            ask(("What shape is {}?",), name, rng),
+            f"{name.capitalize()} is a {item.shape}.",
+            about=item.number,
+            regions=regions,
+        )
     if draw < 0.65:
         question = ask(("Please segment {}.", "Can you segment {}?"), name, rng)
         return Turn(question, f"Sure, {SEG}.", (item.number,), regions=regions)
     question = ask(("What is {}?", "What is in {}?", "Please describe {}.", "Describe {}."), name, rng)
-    return Turn(question, f"{names[number].capitalize()}.", regions=regions)
+    return Turn(question, f"{names[number].capitalize()}.", about=item.number, regions=regions)
 
 
 def follow_up(items: Items, rng: random.Random) -> Turn | None:
@@ -40,7 +50,7 @@ def follow_up(items: Items, rng: random.Random) -> Turn | None:
     first = _about(item, items, rng)
     if first is None:
         return None
-    said = Exchange(first.question, first.answer, first.targets)
+    said = _before(first)
     options: list[tuple[tuple[str, ...], str, tuple[int, ...]]] = [
         (("And its color?", "and its color?", "What color is it?", "Which color?"), f"It is {item.color}.", ()),
         (("And its shape?", "and its shape?", "What shape is it?", "Which shape?"), f"It is a {item.shape}.", ()),
@@ -53,7 +63,12 @@ def follow_up(items: Items, rng: random.Random) -> Turn | None:
     verdict = "Yes" if color == item.color else "No"
     options.append(((f"Is it {color}?",), f"{verdict}, it is {item.color}.", ()))
     questions, answer, targets = rng.choice(options)
-    return Turn(vary(rng.choice(questions), rng), answer, targets, history=(said,))
+    return Turn(vary(rng.choice(questions), rng), answer, targets, item.number, history=(said,))
+
+
+def _before(turn: Turn) -> Exchange:
+    """A turn as what was said before another."""
+    return Exchange(turn.question, turn.answer, turn.targets, turn.about)
 
 
 def _about(item: Item, items: Items, rng: random.Random) -> Turn | None:
@@ -65,11 +80,11 @@ def _about(item: Item, items: Items, rng: random.Random) -> Turn | None:
     options = [
         Turn(ask(wording.SEGMENT, name, rng), f"Sure, {SEG}.", (item.number,)),
         Turn(ask(wording.SEGMENT, name, rng), f"Sure, {SEG}.", (item.number,)),
-        Turn(ask(wording.ASK_COLOR, name, rng), f"The {name} is {item.color}."),
-        Turn(ask(wording.ASK_SHAPE, name, rng), f"The {name} is a {item.shape}."),
+        Turn(ask(wording.ASK_COLOR, name, rng), f"The {name} is {item.color}.", about=item.number),
+        Turn(ask(wording.ASK_SHAPE, name, rng), f"The {name} is a {item.shape}.", about=item.number),
     ]
     if place:
-        options.append(Turn(ask(wording.ASK_WHERE, name, rng), f"The {name} is {place}."))
+        options.append(Turn(ask(wording.ASK_WHERE, name, rng), f"The {name} is {place}.", about=item.number))
     return rng.choice([option for option in options if option.answer.rstrip(".").split()[-1] not in name.split()])
 
 
@@ -83,8 +98,7 @@ def and_the_other(items: Items, rng: random.Random) -> Turn | None:
     if name is None:
         return None
     question = vary(rng.choice(["And the {}?", "and the {}?", "What about the {}?"]).format(name), rng)
-    said = Exchange(first.question, first.answer, first.targets)
-    return Turn(question, second.answer, second.targets, history=(said,))
+    return Turn(question, second.answer, second.targets, second.about, history=(_before(first),))
 
 
 def _topic(turn: Turn) -> str | None:

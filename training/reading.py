@@ -16,8 +16,8 @@ ReadingWriter = Callable[[str, bool, random.Random], Turn | None]
 def read(text: str, by_hand: bool, rng: random.Random) -> Turn | None:
     """All of it, as a text or, where it is one, as a number."""
     if text.isdigit() and rng.random() < (0.8 if by_hand else 0.4):
-        return Turn(vary(rng.choice(wording.READ_NUMBER), rng), f"The number is {text}.")
-    return Turn(vary(rng.choice(wording.READ), rng), f'The text is "{text}".')
+        return Turn(vary(rng.choice(wording.READ_NUMBER), rng), f"The number is {text}.", spells=text)
+    return Turn(vary(rng.choice(wording.READ), rng), f'The text is "{text}".', spells=text)
 
 
 def count_characters(text: str, by_hand: bool, rng: random.Random) -> Turn | None:
@@ -49,7 +49,7 @@ def no_such_object(text: str, by_hand: bool, rng: random.Random) -> Turn | None:
 
 def describe_writing(text: str, by_hand: bool, rng: random.Random) -> Turn | None:
     what = f"the handwritten number {text}" if by_hand else f'the text "{text}"'
-    return Turn(vary(rng.choice(wording.DESCRIBE), rng), f"The picture shows {what}.")
+    return Turn(vary(rng.choice(wording.DESCRIBE), rng), f"The picture shows {what}.", spells=text)
 
 
 def chat_on(text: str, by_hand: bool, rng: random.Random) -> Turn | None:

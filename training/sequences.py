@@ -6,6 +6,7 @@ sequence computes exactly what separate conversations would and pays for the pic
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from tokenizers import Tokenizer
@@ -25,7 +26,8 @@ class Packed:
     `turns` (B, L) is 0 on the picture's prefix, then 1, 2, ...; -1 on padding. `targets` (B, L) holds the token to
     predict at each position, -100 where none is. `image_places` are the positions of the picture's tokens, the same in
     every row. `segs` lists (row, position of the `[SEG]` input, number of its object), `regions` (row, position, image
-    token that is repeated there). `kinds` names conversation k of row b at [b][k - 1].
+    token that is repeated there), `points` (row, position, number of the object that the
+    next token speaks of). `kinds` names conversation k of row b at [b][k - 1].
     """
 
     ids: Tensor
@@ -35,6 +37,7 @@ class Packed:
     image_places: list[int]
     segs: list[tuple[int, int, int]]
     regions: list[tuple[int, int, int]]
+    points: list[tuple[int, int, int]]
     kinds: list[list[str]]
 
     def mask(self) -> Tensor:
@@ -48,12 +51,14 @@ class Packed:
 
 @dataclass(frozen=True)
 class _Encoded:
-    """One conversation's tokens; `learned`: the predicted ones, `segs` (offset, object), `cells` (offset, token)."""
+    """One conversation's tokens; `learned`: the predicted ones, `segs` and `points` (offset, object), `cells` (offset,
+    token)."""
 
     ids: list[int]
     learned: list[bool]
     segs: list[tuple[int, int]]
     cells: list[tuple[int, int]]
+    points: list[tuple[int, int]]
 
 
 class Packer:
@@ -84,6 +89,7 @@ class Packer:
         turns, targets = torch.full(shape, PAD_TURN), torch.full(shape, -100)
         segs: list[tuple[int, int, int]] = []
         regions: list[tuple[int, int, int]] = []
+        points: list[tuple[int, int, int]] = []
         for number, row in enumerate(rows):
             at = len(prefix)
             ids[number, :at], positions[number, :at], turns[number, :at] = torch.tensor(prefix), torch.arange(at), 0
@@ -95,10 +101,11 @@ class Packer:
                 targets[number, at - 1 : end - 1] = torch.where(learned, tokens, targets[number, at - 1 : end - 1])
                 segs += [(number, at + offset, target) for offset, target in encoded.segs]
                 regions += [(number, at + offset, cell) for offset, cell in encoded.cells]
+                points += [(number, at + offset, target) for offset, target in encoded.points]
                 at = end
         kinds = [[turns[index].kind for index, _ in row] for turns, row in zip(conversations, rows, strict=True)]
         places = [place for place, token in enumerate(prefix) if token == self._context]
-        return Packed(ids, positions, turns, targets, places, segs, regions, kinds)
+        return Packed(ids, positions, turns, targets, places, segs, regions, points, kinds)
 
     @staticmethod
     def _row(encoded: list[_Encoded], room: int) -> list[tuple[int, _Encoded]]:
@@ -110,7 +117,7 @@ class Packer:
         return kept
 
     def _turn(self, turn: Turn) -> _Encoded:
-        found = _Encoded([], [], [], [])
+        found = _Encoded([], [], [], [], [])
         self._add(found, *self._regions(turn.regions))
         first = ".\n\n" if turn.regions else "\n"
         for number, exchange in enumerate((*turn.history, turn)):
@@ -139,9 +146,24 @@ class Packer:
     def _add_exchange(self, found: _Encoded, exchange: Exchange, start: str) -> None:
         question = f"{start}{exchange.question}<|im_end|>\n<|im_start|>assistant\n"
         self._add(found, question, [])
+        tokens = [*self._encode(exchange.answer), token_id(self._tokenizer, "<|im_end|>")]
+        found.points.extend((len(found.ids) - 1 + place, about) for place, about in self._points(exchange, tokens))
         objects = iter(exchange.targets)
-        for token in [*self._encode(exchange.answer), token_id(self._tokenizer, "<|im_end|>")]:
+        for token in tokens:
             if token == self._seg:
                 found.segs.append((len(found.ids), next(objects)))
             found.ids.append(token)
             found.learned.append(True)
+
+    def _points(self, exchange: Exchange, tokens: list[int]) -> list[tuple[int, int]]:
+        """(index of an answer's token, what it speaks of): up to each `[SEG]` and at it, of its object; a character
+        that is read out, of its own; all tokens, of the one object that the answer is about."""
+        if exchange.spells:
+            start = len(self._encode(exchange.answer[: exchange.answer.index(exchange.spells)]))
+            return [(start + place, place) for place in range(len(exchange.spells))]
+        if exchange.targets:
+            passed = list(accumulate((token == self._seg for token in tokens), initial=0))
+            points = {i: exchange.targets[n] for i, n in enumerate(passed) if n < len(exchange.targets)}
+            at_segs = {i + 1: exchange.targets[passed[i]] for i, token in enumerate(tokens) if token == self._seg}
+            return list((points | at_segs).items())
+        return [(i, exchange.about) for i in range(len(tokens))] if exchange.about is not None else []

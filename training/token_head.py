@@ -3,10 +3,13 @@
 A token is the sum of what stands along its directions, and a small language model learns late, or never, what is only
 whispered there: after 4,000 steps one had learned colours and shapes, and not one place. This head reads each token
 along directions of length one, so what it is to find must be said loud: of each of the token's four patches the colour,
-the class, the rank from the left and the counts of those alike, and of the token's object place and size.
+the class, the rank from the left and the counts of those alike, and of the token's object place and size. And what a
+token is of it says in the language model's own words: it is to lie near the embeddings of " red" and " circle", or of
+"A", so that a question's words find it and an answer can repeat it.
 """
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,18 +27,43 @@ SHARPNESS = 3.0  # of the logits: a token of length sqrt(H) has some forty thing
 class TokenHead(nn.Module):
     """Image tokens (B, 64, H) to losses."""
 
-    def __init__(self, width: int = LLM_WIDTH) -> None:
+    def __init__(self, tokenizer: Tokenizer, width: int = LLM_WIDTH) -> None:
         super().__init__()
+        self._colors = [_id_of(f" {color}", tokenizer) for color in COLORS]
+        self._classes = [_id_of(name if len(name) == 1 else f" {name}", tokenizer) for name in CLASSES]
         self.directions = nn.Parameter(torch.randn(width, 4 * sum(PATCH_FIELDS) + PLACE_FIELDS))
 
-    def losses(self, tokens: Tensor, targets: DenseTargets) -> dict[str, Tensor]:
-        """`tokens_named`: cross-entropies of what each patch is of; `tokens_placed`: squared error of where it is."""
-        heard = functional.rms_norm(tokens, tokens.shape[-1:]) @ functional.normalize(self.directions, dim=0)
+    def losses(self, tokens: Tensor, targets: DenseTargets, embeddings: Tensor) -> dict[str, Tensor]:
+        """`tokens_named`: cross-entropies of what each patch is of; `tokens_placed`: squared error of where it is;
+        `tokens_worded`: cross-entropies of the words (`embeddings` (V, H)) for it."""
+        loud = functional.rms_norm(tokens, tokens.shape[-1:])
+        heard = loud @ functional.normalize(self.directions, dim=0)
         patches, places = heard.split((4 * sum(PATCH_FIELDS), PLACE_FIELDS), dim=-1)
         return {
             "tokens_named": _naming(SHARPNESS * _unshuffled(patches), targets),
             "tokens_placed": _placing(places, targets),
+            "tokens_worded": _wording(loud, targets.color, embeddings[self._colors])
+            + _wording(loud, targets.shape, embeddings[self._classes]),
         }
+
+
+def _id_of(word: str, tokenizer: Tokenizer) -> int:
+    """The one token of a word."""
+    (found,) = tokenizer.encode(word, add_special_tokens=False).ids
+    return found
+
+
+def _wording(loud: Tensor, said: Tensor, words: Tensor) -> Tensor:
+    """Cross-entropy of W words (W, H) at tokens (B, 64, H) any of whose patches has one; `said` (B, 256), W where a
+    patch has none. Tokens whose patches differ share."""
+    shares = (
+        functional.one_hot(_shuffled(said[..., None])[..., 0], len(words) + 1)[..., :-1].float().mean(2)
+    )  # (B, 64, W)
+    known = shares.sum(-1) > 0
+    if not known.any():
+        return loud.new_zeros(())
+    logits = SHARPNESS * loud[known] @ functional.normalize(words.detach(), dim=-1).T
+    return functional.cross_entropy(logits, shares[known] / shares[known].sum(-1, keepdim=True))
 
 
 def _unshuffled(patches: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,6 +23,7 @@ from training.export import fresh_model
 from training.geometry import CELLS, SAM_WIDTH
 from training.language import Scores, answer, converse, items_of, words_of
 from training.loop import Losses, Plan, Trainer, load_part, stage_exists
+from training.pointing import Pointing, cells_of
 from training.prompts import PromptTable
 from training.sequences import Packed, Packer
 from training.tasks import without_picture
@@ -39,11 +41,11 @@ REFRESH_STEPS, REPORT_STEPS = 100, 100
 class LanguageStage(nn.Module):
     """The parts that this stage trains or carries along."""
 
-    def __init__(self, model: InternVLSa2VA) -> None:
+    def __init__(self, model: InternVLSa2VA, tokenizer: Tokenizer) -> None:
         super().__init__()
         self.vision_model, self.mlp1 = model.vision_model, model.mlp1
         self.language_model, self.text_hidden_fcs = model.language_model, model.text_hidden_fcs
-        self.token_head = TokenHead()
+        self.token_head = TokenHead(tokenizer)
         self.vision_model.requires_grad_(False)
 
 
@@ -74,6 +76,7 @@ class Step:
         """`eyes`, `sam`: the stages that InternViT and the stand-in prompts come from."""
         self.model, self.token_head, self.packer = model, token_head, packer
         self.rng, self.eyes, self.sam = random.Random(seed), eyes, sam
+        self.pointing = Pointing(model.language_model)
         self.scores, self.table = Scores(), load_table(sam)
 
     def losses(self, step: int, batches: list[Batch]) -> Losses:
@@ -100,7 +103,9 @@ class Step:
         self.scores.add(packed, answered)
         losses = {"language": answered.loss}
         if batch.kind != "clips":
-            losses |= self.token_head.losses(image_tokens, dense_targets(batch.labels, batch.things))
+            words = self.model.language_model.get_input_embeddings().weight
+            losses |= self.token_head.losses(image_tokens, dense_targets(batch.labels, batch.things), words)
+            losses["pointing"] = self.pointing.loss(packed, cells_of(batch.labels, batch.things))
         if packed.segs:
             losses["prompt"] = PROMPT_WEIGHT * self._prompt(packed, answered.segs, batch)
         return losses
@@ -132,7 +137,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     tokenizer = nano_tokenizer.load()
     model = fresh_model(tokenizer)
-    stage = LanguageStage(model)
+    stage = LanguageStage(model, tokenizer)
     if args.start:
         for part in ("mlp1", "language_model", "text_hidden_fcs"):
             stage.get_submodule(part).load_state_dict(load_part(args.start, part))

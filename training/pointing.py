@@ -1,0 +1,67 @@
+"""Teaches two heads of the language model to look at the part of the picture that the next token speaks of.
+
+To find the object of a question among image tokens is the one thing that all answers need and that a small model is
+slow to hit upon by itself: thousands of steps pass at chance before the first answer tells it that looking pays. The
+scene knows where each object is, so the heads are told.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
+
+from training.geometry import CELLS, LLM_HEADS, LLM_KV_HEADS
+from training.pool import INK
+from training.sequences import Packed
+
+LAYER, HEADS = 2, (0, 3)  # of four layers and six heads; the two read different keys
+COVERED = 0.1  # share of an image token from which on it is an object's
+
+
+class Pointing:
+    """Watches a layer as it runs."""
+
+    def __init__(self, language_model: Any) -> None:
+        self._attention = language_model.model.layers[LAYER].self_attn
+        self._attention.register_forward_pre_hook(self._watch, with_kwargs=True)
+        self._seen: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
+
+    def _watch(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._seen = kwargs["hidden_states"], kwargs["position_embeddings"]
+
+    def loss(self, packed: Packed, cells: Tensor) -> Tensor:
+        """Mean over `packed.points` of how far attention misses the image tokens of the object, -log of its share on them;
+        `cells` (B, N, 64) bool says which are whose. Of the last forward pass, which was over `packed`."""
+        assert self._seen is not None
+        rows, places, numbers = torch.tensor(packed.points).unbind(1)
+        there = cells[rows, numbers]  # (P, 64)
+        wanted = torch.zeros(len(rows), packed.ids.shape[1], dtype=torch.bool)
+        wanted[:, packed.image_places] = there
+        mask = packed.mask()[rows, 0, places]
+        shares = [(self._scores(head)[rows, places] + mask).log_softmax(-1) for head in HEADS]  # each (P, L)
+        on_it = torch.stack(shares).masked_fill(~wanted, -torch.inf)[:, there.any(-1)].logsumexp(-1)
+        return -on_it.mean()
+
+    def _scores(self, head: int) -> Tensor:
+        """Attention's logits (B, L, L) of a head."""
+        assert self._seen is not None
+        hidden, (cos, sin) = self._seen
+        depth: int = self._attention.head_dim
+        query = _head_of(self._attention.q_proj, hidden.float(), head, depth)
+        key = _head_of(self._attention.k_proj, hidden.float(), head * LLM_KV_HEADS // LLM_HEADS, depth)
+        query, key = apply_rotary_pos_emb(query, key, cos.float(), sin.float())
+        return (query @ key.transpose(-1, -2))[:, 0] * depth**-0.5
+
+
+def _head_of(projection: nn.Linear, hidden: Tensor, head: int, depth: int) -> Tensor:
+    """What a projection gives one head, (B, 1, L, depth)."""
+    rows = slice(head * depth, (head + 1) * depth)
+    return functional.linear(hidden, projection.weight[rows], projection.bias[rows])[:, None]
+
+
+def cells_of(labels: Tensor, things: Tensor) -> Tensor:
+    """Which image tokens (B, N, 64) the objects of labels (B, S, S) and things (B, N, 8) cover."""
+    owners = functional.one_hot(labels % INK, things.shape[1] + 1).permute(0, 3, 1, 2)[:, 1:].float()
+    return functional.avg_pool2d(owners, labels.shape[-1] // CELLS).flatten(2) > COVERED
