@@ -32,8 +32,8 @@ class Pointing:
         self._seen = kwargs["hidden_states"], kwargs["position_embeddings"]
 
     def loss(self, packed: Packed, cells: Tensor) -> Tensor:
-        """Mean over `packed.points` of how far attention misses the image tokens of the object, -log of its share on them;
-        `cells` (B, N, 64) bool says which are whose. Of the last forward pass, which was over `packed`."""
+        """Mean over `packed.points` of -log of the share of attention that falls on the object's image tokens, of the
+        last forward pass, which was over `packed`; `cells` (B, N, 64) bool says which tokens are whose."""
         assert self._seen is not None
         rows, places, numbers = torch.tensor(packed.points).unbind(1)
         there = cells[rows, numbers]  # (P, 64)
