@@ -35,7 +35,7 @@ def ask_color(items: Items, rng: random.Random) -> Turn | None:
         if found is None or item.color in found:
             return None
         name = found
-    return Turn(ask(wording.ASK_COLOR, name, rng), f"The {name} is {item.color}.", about=item.number)
+    return Turn(ask(wording.ASK_COLOR, name, rng), f"The {name} is {item.color}.", about=(item.number,))
 
 
 def ask_shape(items: Items, rng: random.Random) -> Turn | None:
@@ -47,7 +47,7 @@ def ask_shape(items: Items, rng: random.Random) -> Turn | None:
         if found is None or item.shape in found:
             return None
         name = found
-    return Turn(ask(wording.ASK_SHAPE, name, rng), f"The {name} is a {item.shape}.", about=item.number)
+    return Turn(ask(wording.ASK_SHAPE, name, rng), f"The {name} is a {item.shape}.", about=(item.number,))
 
 
 def ask_missing(items: Items, rng: random.Random) -> Turn | None:
@@ -76,8 +76,12 @@ def ask_count(items: Items, rng: random.Random) -> Turn | None:
         (None, None),
     ]
     color, shape = rng.choice(options)
-    name = noun(color, shape, rng)
-    return Turn(ask(wording.ASK_COUNT, name + "s", rng), count_words(_count(items, color, shape), name))
+    name, found = noun(color, shape, rng), _numbers(matching(items, color, shape))
+    return Turn(ask(wording.ASK_COUNT, name + "s", rng), count_words(len(found), name), about=found)
+
+
+def _numbers(items: Items) -> tuple[int, ...]:
+    return tuple(item.number for item in items)
 
 
 def count_words(count: int, name: str) -> str:
@@ -89,7 +93,7 @@ def ask_there(items: Items, rng: random.Random) -> Turn | None:
     if rng.random() < 0.5:
         item = rng.choice(items)
         name = rng.choice([item.name, item.name, item.shape, f"{item.color} object"])
-        return Turn(ask(wording.ASK_THERE, name, rng), f"Yes, there is {article(name)} {name}.", about=item.number)
+        return Turn(ask(wording.ASK_THERE, name, rng), f"Yes, there is {article(name)} {name}.", about=(item.number,))
     turn = absent(items, rng) if rng.random() < 0.6 else absent_briefly(items, rng)
     if turn is None:
         return None
@@ -106,13 +110,15 @@ def ask_whether(items: Items, rng: random.Random) -> Turn | None:
         return Turn(
             vary(f"Is the {item.shape} {color}?", rng),
             f"{answer}, the {item.shape} is {item.color}.",
-            about=item.number,
+            about=(item.number,),
         )
     if _count(items, item.color, None) != 1:
         return None
     shape = item.shape if rng.random() < 0.5 else rng.choice([s for s in SHAPES if s != item.shape])
     answer, name = "Yes" if shape == item.shape else "No", one(item.color, None, rng)
-    return Turn(vary(f"Is the {name} a {shape}?", rng), f"{answer}, the {name} is a {item.shape}.", about=item.number)
+    return Turn(
+        vary(f"Is the {name} a {shape}?", rng), f"{answer}, the {name} is a {item.shape}.", about=(item.number,)
+    )
 
 
 def ask_where(items: Items, rng: random.Random) -> Turn | None:
@@ -120,7 +126,7 @@ def ask_where(items: Items, rng: random.Random) -> Turn | None:
     name, place = name_by_words(item, items, rng), place_words(item)
     if name is None or place is None:
         return None
-    return Turn(ask(wording.ASK_WHERE, name, rng), f"The {name} is {place}.", about=item.number)
+    return Turn(ask(wording.ASK_WHERE, name, rng), f"The {name} is {place}.", about=(item.number,))
 
 
 def compare_sizes(items: Items, rng: random.Random) -> Turn | None:
@@ -131,15 +137,17 @@ def compare_sizes(items: Items, rng: random.Random) -> Turn | None:
     names = [name_by_words(item, items, rng) for item in (a, b)]
     if None in names or not (is_larger(a, b) or is_larger(b, a)):
         return None
-    first, second = (str(name) for name in names)
+    both, (first, second) = _numbers([a, b]), (str(name) for name in names)
     a_is = "larger" if is_larger(a, b) else "smaller"
     word = rng.choice(["larger", "smaller"])
     said = word if word == "smaller" or rng.random() < 0.7 else "bigger"
     if rng.random() < 0.5:
         answer = "Yes" if word == a_is else "No"
-        return Turn(vary(f"Is the {first} {said} than the {second}?", rng), f"{answer}, the {first} is {a_is}.")
+        return Turn(
+            vary(f"Is the {first} {said} than the {second}?", rng), f"{answer}, the {first} is {a_is}.", about=both
+        )
     winner = first if word == a_is else second
-    return Turn(vary(f"Which is {said}, the {first} or the {second}?", rng), f"The {winner} is {word}.")
+    return Turn(vary(f"Which is {said}, the {first} or the {second}?", rng), f"The {winner} is {word}.", about=both)
 
 
 def ask_extreme(items: Items, rng: random.Random) -> Turn | None:
@@ -150,7 +158,7 @@ def ask_extreme(items: Items, rng: random.Random) -> Turn | None:
     if len(items) < 2 or not found:
         return None
     question = rng.choice(["Which object is the {}?", "What is the {} object?", "Which one is the {}?"]).format(word)
-    return Turn(vary(question, rng), f"The {found[0].name} is the {word}.", about=found[0].number)
+    return Turn(vary(question, rng), f"The {found[0].name} is the {word}.", about=(found[0].number,))
 
 
 def compare_places(items: Items, rng: random.Random) -> Turn | None:
@@ -166,7 +174,9 @@ def compare_places(items: Items, rng: random.Random) -> Turn | None:
     asked, actual = rng.choice(pair), pair[int(gap > 0)]
     answer = "Yes" if asked == actual else "No"
     return Turn(
-        vary(f"Is the {names[0]} {asked} the {names[1]}?", rng), f"{answer}, the {names[0]} is {actual} the {names[1]}."
+        vary(f"Is the {names[0]} {asked} the {names[1]}?", rng),
+        f"{answer}, the {names[0]} is {actual} the {names[1]}.",
+        about=_numbers([a, b]),
     )
 
 

@@ -27,21 +27,21 @@ def name_regions(items: Items, rng: random.Random) -> Turn | None:
         return Turn(
             ask(("What color is {}?",), name, rng),
             f"{name.capitalize()} is {item.color}.",
-            about=item.number,
+            about=(item.number,),
             regions=regions,
         )
     if draw < 0.55:
         return Turn(
             ask(("What shape is {}?",), name, rng),
             f"{name.capitalize()} is a {item.shape}.",
-            about=item.number,
+            about=(item.number,),
             regions=regions,
         )
     if draw < 0.65:
         question = ask(("Please segment {}.", "Can you segment {}?"), name, rng)
         return Turn(question, f"Sure, {SEG}.", (item.number,), regions=regions)
     question = ask(("What is {}?", "What is in {}?", "Please describe {}.", "Describe {}."), name, rng)
-    return Turn(question, f"{names[number].capitalize()}.", about=item.number, regions=regions)
+    return Turn(question, f"{names[number].capitalize()}.", about=(item.number,), regions=regions)
 
 
 def follow_up(items: Items, rng: random.Random) -> Turn | None:
@@ -63,7 +63,7 @@ def follow_up(items: Items, rng: random.Random) -> Turn | None:
     verdict = "Yes" if color == item.color else "No"
     options.append(((f"Is it {color}?",), f"{verdict}, it is {item.color}.", ()))
     questions, answer, targets = rng.choice(options)
-    return Turn(vary(rng.choice(questions), rng), answer, targets, item.number, history=(said,))
+    return Turn(vary(rng.choice(questions), rng), answer, targets, (item.number,), history=(said,))
 
 
 def _before(turn: Turn) -> Exchange:
@@ -80,11 +80,11 @@ def _about(item: Item, items: Items, rng: random.Random) -> Turn | None:
     options = [
         Turn(ask(wording.SEGMENT, name, rng), f"Sure, {SEG}.", (item.number,)),
         Turn(ask(wording.SEGMENT, name, rng), f"Sure, {SEG}.", (item.number,)),
-        Turn(ask(wording.ASK_COLOR, name, rng), f"The {name} is {item.color}.", about=item.number),
-        Turn(ask(wording.ASK_SHAPE, name, rng), f"The {name} is a {item.shape}.", about=item.number),
+        Turn(ask(wording.ASK_COLOR, name, rng), f"The {name} is {item.color}.", about=(item.number,)),
+        Turn(ask(wording.ASK_SHAPE, name, rng), f"The {name} is a {item.shape}.", about=(item.number,)),
     ]
     if place:
-        options.append(Turn(ask(wording.ASK_WHERE, name, rng), f"The {name} is {place}.", about=item.number))
+        options.append(Turn(ask(wording.ASK_WHERE, name, rng), f"The {name} is {place}.", about=(item.number,)))
     return rng.choice([option for option in options if option.answer.rstrip(".").split()[-1] not in name.split()])
 
 

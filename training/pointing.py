@@ -32,11 +32,12 @@ class Pointing:
         self._seen = kwargs["hidden_states"], kwargs["position_embeddings"]
 
     def loss(self, packed: Packed, cells: Tensor) -> Tensor:
-        """Mean over `packed.points` of -log of the share of attention that falls on the object's image tokens, of the
+        """Mean over `packed.points` of -log of the share of attention that falls on the objects' image tokens, of the
         last forward pass, which was over `packed`; `cells` (B, N, 64) bool says which tokens are whose."""
         assert self._seen is not None
-        rows, places, numbers = torch.tensor(packed.points).unbind(1)
-        there = cells[rows, numbers]  # (P, 64)
+        rows, places, objects = torch.tensor(packed.points).unbind(1)
+        meant = (objects[:, None] >> torch.arange(cells.shape[1])) & 1  # (P, N)
+        there = (cells[rows] & meant.bool()[:, :, None]).any(1)  # (P, 64)
         wanted = torch.zeros(len(rows), packed.ids.shape[1], dtype=torch.bool)
         wanted[:, packed.image_places] = there
         mask = packed.mask()[rows, 0, places]

@@ -26,8 +26,8 @@ class Packed:
     `turns` (B, L) is 0 on the picture's prefix, then 1, 2, ...; -1 on padding. `targets` (B, L) holds the token to
     predict at each position, -100 where none is. `image_places` are the positions of the picture's tokens, the same in
     every row. `segs` lists (row, position of the `[SEG]` input, number of its object), `regions` (row, position, image
-    token that is repeated there), `points` (row, position, number of the object that the
-    next token speaks of). `kinds` names conversation k of row b at [b][k - 1].
+    token that is repeated there), `points` (row, position, the objects that the next token
+    speaks of, one bit each). `kinds` names conversation k of row b at [b][k - 1].
     """
 
     ids: Tensor
@@ -51,8 +51,8 @@ class Packed:
 
 @dataclass(frozen=True)
 class _Encoded:
-    """One conversation's tokens; `learned`: the predicted ones, `segs` and `points` (offset, object), `cells` (offset,
-    token)."""
+    """One conversation's tokens; `learned`: the predicted ones, `segs` (offset, object), `points` (offset, objects),
+    `cells` (offset, token)."""
 
     ids: list[int]
     learned: list[bool]
@@ -157,13 +157,13 @@ class Packer:
 
     def _points(self, exchange: Exchange, tokens: list[int]) -> list[tuple[int, int]]:
         """(index of an answer's token, what it speaks of): up to each `[SEG]` and at it, of its object; a character
-        that is read out, of its own; all tokens, of the one object that the answer is about."""
+        that is read out, of its own; all tokens, of the objects that the answer is about."""
         if exchange.spells:
             start = len(self._encode(exchange.answer[: exchange.answer.index(exchange.spells)]))
-            return [(start + place, place) for place in range(len(exchange.spells))]
+            return [(start + place, 1 << place) for place in range(len(exchange.spells))]
         if exchange.targets:
             passed = list(accumulate((token == self._seg for token in tokens), initial=0))
-            points = {i: exchange.targets[n] for i, n in enumerate(passed) if n < len(exchange.targets)}
-            at_segs = {i + 1: exchange.targets[passed[i]] for i, token in enumerate(tokens) if token == self._seg}
+            points = {i: 1 << exchange.targets[n] for i, n in enumerate(passed) if n < len(exchange.targets)}
+            at_segs = {i + 1: 1 << exchange.targets[passed[i]] for i, token in enumerate(tokens) if token == self._seg}
             return list((points | at_segs).items())
-        return [(i, exchange.about) for i in range(len(tokens))] if exchange.about is not None else []
+        return [(i, sum(1 << number for number in exchange.about)) for i in range(len(tokens)) if exchange.about]

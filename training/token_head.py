@@ -8,6 +8,8 @@ token is of it says in the language model's own words: it is to lie near the emb
 "A", so that a question's words find it and an answer can repeat it.
 """
 
+import math
+
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -16,11 +18,11 @@ from torch.nn import functional
 from training.dense import MOST, DenseTargets, order_loss, patch_weight
 from training.geometry import CELLS, LLM_WIDTH
 from training.pool import CLASSES
-from training.prompts import PLACE_WAVES, place_waves
 from training.scenes import COLORS
 
 PATCH_FIELDS = (len(COLORS) + 1, len(CLASSES) + 1, MOST, MOST, MOST)
-PLACE_FIELDS = PLACE_WAVES + 2
+PLACE_FIELDS = 8
+PLACE_WEIGHT = 10.0
 SHARPNESS = 3.0  # of the logits: a token of length sqrt(H) has some forty things to say
 
 
@@ -41,7 +43,7 @@ class TokenHead(nn.Module):
         patches, places = heard.split((4 * sum(PATCH_FIELDS), PLACE_FIELDS), dim=-1)
         return {
             "tokens_named": _naming(SHARPNESS * _unshuffled(patches), targets),
-            "tokens_placed": _placing(places, targets),
+            "tokens_placed": PLACE_WEIGHT * _placing(places, targets),
             "tokens_worded": _wording(loud, targets.color, embeddings[self._colors])
             + _wording(loud, targets.shape, embeddings[self._classes]),
         }
@@ -95,5 +97,7 @@ def _placing(places: Tensor, targets: DenseTargets) -> Tensor:
     found = is_object.any(-1)
     first = is_object.int().argmax(-1)[..., None, None].expand(-1, -1, 1, boxes.shape[-1])
     box = boxes.gather(2, first)[:, :, 0][found]
-    wanted = torch.cat([place_waves(box[:, :2]), 4 * box[:, 2:] - 1], -1)
+    center = box[:, :2] - 0.5
+    around = 2 * math.pi * center
+    wanted = torch.cat([4 * center, around.sin(), around.cos(), 8 * box[:, 2:] - 2], -1)
     return functional.mse_loss(places[found], wanted)

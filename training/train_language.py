@@ -30,7 +30,7 @@ from training.tasks import without_picture
 from training.token_head import TokenHead
 
 WEIGHTS = {"pool": 1.0, "text": 0.6, "digits": 0.5, "clips": 0.4}
-BATCH = {"pool": 8, "text": 8, "digits": 6, "clips": 3}
+BATCH = {"pool": 10, "text": 8, "digits": 4, "clips": 3}
 LENGTH = {"pool": 280, "text": 130, "digits": 130, "clips": 560}
 CLIPS_EVERY = 6
 PROMPT_WEIGHT, BARE_WEIGHT = 3.0, 0.1
@@ -131,6 +131,7 @@ def main() -> None:
     parser.add_argument("--stage", default="language")
     parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--start", help="stage whose language model to go on from")
+    parser.add_argument("--projector", default="projector", help="stage that the projector and its head come from")
     parser.add_argument("--eyes", default="vit")
     parser.add_argument("--sam", default="sam")
     args = parser.parse_args()
@@ -139,8 +140,10 @@ def main() -> None:
     model = fresh_model(tokenizer)
     stage = LanguageStage(model, tokenizer)
     if args.start:
-        for part in ("mlp1", "language_model", "text_hidden_fcs"):
+        for part in ("language_model", "text_hidden_fcs"):
             stage.get_submodule(part).load_state_dict(load_part(args.start, part))
+    for part in ("mlp1", "token_head"):
+        stage.get_submodule(part).load_state_dict(load_part(args.projector, part))
     trainer = Trainer(Plan(args.stage, args.minutes, lr=args.lr, warmup_steps=150), stage)
     streams = {kind: iter(ScenePool(BATCH[kind], tiles=True, kind=kind)) for kind in BATCH if kind != "clips"}
     clips = ClipPool(BATCH["clips"], tiles=True).prefixes()

@@ -11,13 +11,13 @@ SEG = "[SEG]"
 
 @dataclass(frozen=True)
 class Exchange:
-    """A question and its answer; `targets` numbers the object of each `[SEG]` of the answer, `about` the one object
+    """A question and its answer; `targets` numbers the object of each `[SEG]` of the answer, `about` the objects
     that an answer without `[SEG]` speaks of, and `spells` is what it reads out, character by character."""
 
     question: str
     answer: str
     targets: tuple[int, ...] = ()
-    about: int | None = None
+    about: tuple[int, ...] = ()
     spells: str = ""
 
 
