@@ -26,14 +26,16 @@ class Stage:
         return [sys.executable, "-m", f"training.{self.module}", *self.flags, *numbers]
 
 
+START = ("--start", "edition")
 FROM_NOTHING = (
     (Stage("pretrain_vit", 95), Stage("pretrain_sam", 75)),
-    (Stage("train_language", 120), Stage("train_memory", 40)),
+    (Stage("train_projector", 4),),
+    (Stage("train_language", 120), Stage("train_memory", 60)),
 )
-START = ("--start", "edition")
 GOING_ON = (
-    (Stage("pretrain_vit", 50, START), Stage("pretrain_sam", 25, START)),
-    (Stage("train_language", 90, START), Stage("train_memory", 30)),
+    (Stage("pretrain_vit", 52, START), Stage("pretrain_sam", 25, START)),
+    (Stage("train_projector", 4, START),),
+    (Stage("train_language", 90, START), Stage("train_memory", 45)),
 )
 POOLS = ("pool", "clip_pool")
 

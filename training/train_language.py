@@ -35,6 +35,7 @@ LENGTH = {"pool": 280, "text": 130, "digits": 130, "clips": 560}
 CLIPS_EVERY = 6
 PROMPT_WEIGHT, BARE_WEIGHT = 3.0, 0.1
 BARE_EVERY = 5
+PROJECTOR = ("mlp1", "token_head")  # knows its work already: it follows slowly, for the language model to keep up
 REFRESH_STEPS, REPORT_STEPS = 100, 100
 
 
@@ -129,7 +130,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--stage", default="language")
-    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--start", help="stage whose language model to go on from")
     parser.add_argument("--projector", default="projector", help="stage that the projector and its head come from")
     parser.add_argument("--eyes", default="vit")
@@ -142,9 +143,9 @@ def main() -> None:
     if args.start:
         for part in ("language_model", "text_hidden_fcs"):
             stage.get_submodule(part).load_state_dict(load_part(args.start, part))
-    for part in ("mlp1", "token_head"):
+    for part in PROJECTOR:
         stage.get_submodule(part).load_state_dict(load_part(args.projector, part))
-    trainer = Trainer(Plan(args.stage, args.minutes, lr=args.lr, warmup_steps=150), stage)
+    trainer = Trainer(Plan(args.stage, args.minutes, lr=args.lr), stage, slow=PROJECTOR, slow_factor=0.15)
     streams = {kind: iter(ScenePool(BATCH[kind], tiles=True, kind=kind)) for kind in BATCH if kind != "clips"}
     clips = ClipPool(BATCH["clips"], tiles=True).prefixes()
     step = Step(model, stage.token_head, Packer(tokenizer), trainer.step, args.eyes, args.sam)

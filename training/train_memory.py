@@ -28,10 +28,10 @@ from training.loop import Losses, Plan, Trainer, load_part
 from training.masks import mask_iou, mask_losses
 from training.prompts import PromptTable, Words
 
-FOLLOWED = 5  # frames after the conditioning ones that a step looks at
+FOLLOWED = (2, 3, 5)  # frames after the conditioning ones that a step looks at: fewer cost less
 OBJECTS = 2  # of each clip
 STRIDES = (1, 1, 2)  # frames between two that are looked at: a later one is a faster clip
-CONDITIONING = (1, 2, 2, 5)  # of the five conditioning frames, how many are used: fewer cost less
+CONDITIONING = (1, 1, 1, 2, 5)  # of the five conditioning frames, how many are used: fewer cost less
 PLACE_NOISE = 0.02
 SLOW = ("sam.mask_decoder",)
 TRAINED = ("memory_attention", "memory_encoder", "object_pointer_proj", "mask_decoder")
@@ -110,7 +110,8 @@ class Step:
         seen = sorted(self.rng.sample(range(SEEN), self.rng.choice(CONDITIONING)))
         stride = self.rng.choice(STRIDES)
         first = SEEN + self.rng.choice([0, 0, 1])
-        return [*((place, place) for place in seen), *((SEEN + i, first + stride * i) for i in range(FOLLOWED))]
+        later = ((SEEN + i, first + stride * i) for i in range(self.rng.choice(FOLLOWED)))
+        return [*((place, place) for place in seen), *later]
 
     def _features(self, pixels: Tensor, clips: Tensor) -> ImageFeatures:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):

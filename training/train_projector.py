@@ -74,8 +74,11 @@ def main() -> None:
     if args.start:
         for part in ("mlp1", "language_model"):
             model.get_submodule(part).load_state_dict(load_part(args.start, part))
+    token_head = TokenHead(tokenizer)
+    if args.start:
+        token_head.load_state_dict(load_part(args.start, "token_head") or token_head.state_dict())
     words = model.language_model.get_input_embeddings().weight.detach()
-    stage = ProjectorStage(model.mlp1, TokenHead(tokenizer), words)
+    stage = ProjectorStage(model.mlp1, token_head, words)
     trainer = Trainer(Plan(args.stage, args.minutes, lr=args.lr), stage)
     kept = [one for kind, batches in KEPT.items() for one in keep(model, kind, batches)]
     rng = random.Random(trainer.step)
