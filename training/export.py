@@ -23,6 +23,9 @@ from training.loop import load_part
 from training.pool import RUNS
 
 LIMIT_BYTES = 16 * 2**20
+HELPERS = Path(__file__).parent / "helpers.safetensors"
+HELPING = {"sam": ("prompts",), "language": ("token_head", "place_head")}
+"""Parts that do not ship, by stage; an edition that goes on from this one needs them (`reopen.py`)."""
 LM_HEAD = "language_model.lm_head.weight"  # tied to the embedding: not in the file
 STAGE_PARTS = (
     ("vit", {"vision_model": "vision_model"}),
@@ -83,12 +86,25 @@ def export(model: InternVLSa2VA, tokenizer: Tokenizer, folder: Path) -> None:
     print(f"{folder}: {size / 2**20:.1f} MiB, millions of parameters {parameter_counts(model)}")
 
 
+def export_helpers(path: Path) -> None:
+    """What the stages trained beside the model, in float32."""
+    tensors = {
+        f"{part}.{name}": tensor
+        for stage, parts in HELPING.items()
+        for part in parts
+        for name, tensor in load_part(stage, part).items()
+    }
+    save_file(tensors, path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=NANO_PATH)
+    parser.add_argument("--helpers", type=Path, default=HELPERS, help="where to keep what does not ship")
     args = parser.parse_args()
     tokenizer = nano_tokenizer.load()
     export(assemble(tokenizer), tokenizer, args.out)
+    export_helpers(args.helpers)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 from training.geometry import CELLS, LLM_HEADS, LLM_KV_HEADS
 from training.pool import INK
 from training.sequences import Packed
+from training.token_head import place_and_size
 
 LAYER, HEADS = 2, (0, 3)  # of four layers and six heads; the two read different keys
 COVERED = 0.1  # share of an image token from which on it is an object's
@@ -27,6 +28,11 @@ class Pointing:
         self._attention = language_model.model.layers[LAYER].self_attn
         self._attention.register_forward_pre_hook(self._watch, with_kwargs=True)
         self._seen: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
+        language_model.model.layers[LAYER + 1].register_forward_pre_hook(self._watch_after)
+        self._after: Tensor | None = None
+
+    def _watch_after(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self._after = args[0]
 
     def _watch(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._seen = kwargs["hidden_states"], kwargs["position_embeddings"]
@@ -44,6 +50,18 @@ class Pointing:
         shares = [(self._scores(head)[rows, places] + mask).log_softmax(-1) for head in HEADS]  # each (P, L)
         on_it = torch.stack(shares).masked_fill(~wanted, -torch.inf)[:, there.any(-1)].logsumexp(-1)
         return -on_it.mean()
+
+    def place_loss(self, packed: Packed, things: Tensor, head: nn.Linear) -> Tensor:
+        """Squared error of the place and size (`place_and_size`) that `head` reads after the layer wherever the next
+        token speaks of one object; `things` (B, N, 8) as in the pool. What was looked at is then brought along."""
+        assert self._after is not None
+        rows, places, objects = torch.tensor(packed.points).unbind(1)
+        bits = (objects[:, None] >> torch.arange(things.shape[1])) & 1
+        is_one = bits.sum(-1) == 1
+        meant = things[rows, bits.argmax(-1)][is_one]
+        hidden = self._after[rows[is_one], places[is_one]].float()
+        wanted = place_and_size(meant[:, 2:4], meant[:, 6:8] - meant[:, 4:6])
+        return functional.mse_loss(head(functional.rms_norm(hidden, hidden.shape[-1:])), wanted)
 
     def _scores(self, head: int) -> Tensor:
         """Attention's logits (B, L, L) of a head."""

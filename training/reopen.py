@@ -3,6 +3,7 @@
     python -m training.reopen                    # the embedded checkpoint becomes the stage `edition`
     python -m training.pretrain_vit --start edition
 
+What was trained beside it and does not ship (stand-in prompts, throw-away heads) comes from `helpers.safetensors`.
 The tokenizer may have changed since: a token that both know keeps its embedding, others start anew.
 """
 
@@ -10,13 +11,14 @@ import argparse
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from sa2va_bento.model.checkpoint import Placement, load_model
 from sa2va_bento.settings import NANO_PATH
 from training import tokenizer as nano_tokenizer
-from training.export import LM_HEAD, fresh_model
+from training.export import HELPERS, LM_HEAD, fresh_model
 from training.pool import RUNS
 
 PARTS = {
@@ -58,7 +60,7 @@ def main() -> None:
     args = parser.parse_args()
     target = RUNS / args.stage / "last.pt"
     target.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"module": reopened(args.model, nano_tokenizer.load())}, target)
+    torch.save({"module": reopened(args.model, nano_tokenizer.load()) | load_file(HELPERS)}, target)
     print(f"{args.model} is the stage {args.stage} now")
 
 

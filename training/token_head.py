@@ -97,7 +97,10 @@ def _placing(places: Tensor, targets: DenseTargets) -> Tensor:
     found = is_object.any(-1)
     first = is_object.int().argmax(-1)[..., None, None].expand(-1, -1, 1, boxes.shape[-1])
     box = boxes.gather(2, first)[:, :, 0][found]
-    center = box[:, :2] - 0.5
-    around = 2 * math.pi * center
-    wanted = torch.cat([4 * center, around.sin(), around.cos(), 8 * box[:, 2:] - 2], -1)
-    return functional.mse_loss(places[found], wanted)
+    return functional.mse_loss(places[found], place_and_size(box[:, :2], box[:, 2:]))
+
+
+def place_and_size(center: Tensor, size: Tensor) -> Tensor:
+    """Centres and sizes (P, 2), in shares of the picture, as numbers around one (P, `PLACE_FIELDS`)."""
+    around = 2 * math.pi * (center - 0.5)
+    return torch.cat([4 * (center - 0.5), around.sin(), around.cos(), 8 * size - 2], -1)

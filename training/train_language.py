@@ -14,26 +14,30 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sa2va_bento.model.grounding import ImageFeatures, decode_proposals, encode_image
 from sa2va_bento.model.internvl import InternVLSa2VA, pixel_shuffle
 from training import tokenizer as nano_tokenizer
 from training.batches import Batch, ScenePool
 from training.clip_pool import ClipPool
 from training.dense import dense_targets
 from training.export import fresh_model
-from training.geometry import CELLS, SAM_WIDTH
+from training.geometry import CELLS, LLM_WIDTH, SAM_WIDTH
 from training.language import Scores, answer, converse, items_of, words_of
 from training.loop import Losses, Plan, Trainer, load_part, stage_exists
+from training.masks import mask_losses
 from training.pointing import Pointing, cells_of
 from training.prompts import PromptTable
 from training.sequences import Packed, Packer
 from training.tasks import without_picture
-from training.token_head import TokenHead
+from training.token_head import PLACE_FIELDS, TokenHead
 
 WEIGHTS = {"pool": 1.0, "text": 0.6, "digits": 0.5, "clips": 0.4}
-BATCH = {"pool": 10, "text": 8, "digits": 4, "clips": 3}
+BATCH = {"pool": 12, "text": 8, "digits": 4, "clips": 3}
 LENGTH = {"pool": 280, "text": 130, "digits": 130, "clips": 560}
 CLIPS_EVERY = 6
-PROMPT_WEIGHT, BARE_WEIGHT = 3.0, 0.1
+PROMPT_WEIGHT, MASK_WEIGHT, BARE_WEIGHT = 1.0, 0.5, 0.1
+POINTING_WEIGHT, PLACING_WEIGHT = 3.0, 4.0  # what all answers about objects stand on
+DRAWN = 4  # pictures of a batch whose masks are drawn
 BARE_EVERY = 5
 PROJECTOR = ("mlp1", "token_head")  # knows its work already: it follows slowly, for the language model to keep up
 REFRESH_STEPS, REPORT_STEPS = 100, 100
@@ -47,6 +51,7 @@ class LanguageStage(nn.Module):
         self.vision_model, self.mlp1 = model.vision_model, model.mlp1
         self.language_model, self.text_hidden_fcs = model.language_model, model.text_hidden_fcs
         self.token_head = TokenHead(tokenizer)
+        self.place_head = nn.Linear(LLM_WIDTH, PLACE_FIELDS)
         self.vision_model.requires_grad_(False)
 
 
@@ -72,12 +77,13 @@ class Step:
     """One step's losses; takes over the other stages' weights now and then, for they may still be running."""
 
     def __init__(
-        self, model: InternVLSa2VA, token_head: TokenHead, packer: Packer, seed: int, eyes: str, sam: str
+        self, model: InternVLSa2VA, stage: LanguageStage, packer: Packer, seed: int, eyes: str, sam: str
     ) -> None:
-        """`eyes`, `sam`: the stages that InternViT and the stand-in prompts come from."""
-        self.model, self.token_head, self.packer = model, token_head, packer
+        """`eyes`, `sam`: the stages that InternViT, SAM2 and the stand-in prompts come from."""
+        self.model, self.stage, self.packer = model, stage, packer
         self.rng, self.eyes, self.sam = random.Random(seed), eyes, sam
         self.pointing = Pointing(model.language_model)
+        model.grounding_encoder.requires_grad_(False)
         self.scores, self.table = Scores(), load_table(sam)
 
     def losses(self, step: int, batches: list[Batch]) -> Losses:
@@ -105,17 +111,34 @@ class Step:
         losses = {"language": answered.loss}
         if batch.kind != "clips":
             words = self.model.language_model.get_input_embeddings().weight
-            losses |= self.token_head.losses(image_tokens, dense_targets(batch.labels, batch.things), words)
-            losses["pointing"] = self.pointing.loss(packed, cells_of(batch.labels, batch.things))
+            losses |= self.stage.token_head.losses(image_tokens, dense_targets(batch.labels, batch.things), words)
+            losses["pointing"] = POINTING_WEIGHT * self.pointing.loss(packed, cells_of(batch.labels, batch.things))
+            losses["placing"] = PLACING_WEIGHT * self.pointing.place_loss(packed, batch.things, self.stage.place_head)
         if packed.segs:
-            losses["prompt"] = PROMPT_WEIGHT * self._prompt(packed, answered.segs, batch)
+            prompts = self.model.text_hidden_fcs(answered.segs)
+            wanted = self.table(words_of(packed, batch.things))
+            losses["prompt"] = PROMPT_WEIGHT * prompt_loss(prompts, wanted)
+            if batch.frames is not None:
+                losses["mask"] = MASK_WEIGHT * self._mask_loss(packed, prompts, batch)
         return losses
 
-    def _prompt(self, packed: Packed, segs: Tensor, batch: Batch) -> Tensor:
-        return prompt_loss(self.model.text_hidden_fcs(segs), self.table(words_of(packed, batch.things)))
+    def _mask_loss(self, packed: Packed, prompts: Tensor, batch: Batch) -> Tensor:
+        """Of the masks that the prompts (P, d) of the batch's first pictures lead a frozen SAM2 to."""
+        assert batch.frames is not None
+        asked = torch.tensor([seg for seg in packed.segs if seg[0] < DRAWN])
+        if not len(asked):
+            return prompts.new_zeros(())
+        sam, (rows, _, numbers) = self.model.grounding_encoder, asked.unbind(1)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            encoded = encode_image(sam, batch.frames[:DRAWN])
+        features = ImageFeatures(*(tensor.float() for tensor in encoded.tensors)).rows(rows)
+        decoded = decode_proposals(sam, features, prompts[: len(asked)])  # the first pictures' prompts come first
+        masks = (batch.labels[rows] == numbers[:, None, None] + 1).float()
+        return mask_losses(decoded, masks, torch.ones(len(asked), dtype=torch.bool))["mask"]
 
     def _refresh(self) -> None:
         self.table = load_table(self.sam)
+        self.model.grounding_encoder.load_state_dict(load_part(self.sam, "sam"))
         if stage_exists(self.eyes):
             self.model.vision_model.load_state_dict(load_part(self.eyes, "vision_model"))
 
@@ -143,12 +166,17 @@ def main() -> None:
     if args.start:
         for part in ("language_model", "text_hidden_fcs"):
             stage.get_submodule(part).load_state_dict(load_part(args.start, part))
+        stage.place_head.load_state_dict(load_part(args.start, "place_head") or stage.place_head.state_dict())
     for part in PROJECTOR:
         stage.get_submodule(part).load_state_dict(load_part(args.projector, part))
     trainer = Trainer(Plan(args.stage, args.minutes, lr=args.lr), stage, slow=PROJECTOR, slow_factor=0.15)
-    streams = {kind: iter(ScenePool(BATCH[kind], tiles=True, kind=kind)) for kind in BATCH if kind != "clips"}
+    streams = {
+        kind: iter(ScenePool(BATCH[kind], tiles=True, frames=kind == "pool", kind=kind))
+        for kind in BATCH
+        if kind != "clips"
+    }
     clips = ClipPool(BATCH["clips"], tiles=True).prefixes()
-    step = Step(model, stage.token_head, Packer(tokenizer), trainer.step, args.eyes, args.sam)
+    step = Step(model, stage, Packer(tokenizer), trainer.step, args.eyes, args.sam)
     trainer.run(lambda number: step.losses(number, batches_of(number, streams, clips)))
 
 
