@@ -4,11 +4,13 @@ import base64
 import io
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as coco
 from starlette.testclient import TestClient
 
@@ -44,9 +46,17 @@ def truth(box: tuple[int, int, int, int], *, is_round: bool) -> np.ndarray:
     return np.array(mask)
 
 
-def ask(nano: TestClient, prompt: str, **fields: Any) -> dict[str, Any]:
+def sign(text: str) -> Image.Image:
+    """Black letters on a light board."""
+    font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"), 150)
+    picture = Image.new("RGB", SIZE, (235, 235, 225))
+    ImageDraw.Draw(picture).text((SIZE[0] // 2, SIZE[1] // 2), text, fill=(20, 20, 20), font=font, anchor="mm")
+    return picture
+
+
+def ask(nano: TestClient, prompt: str, picture_of: Image.Image | None = None, **fields: Any) -> dict[str, Any]:
     file = io.BytesIO()
-    scene().save(file, "PNG")
+    (picture_of or scene()).save(file, "PNG")
     picture = base64.b64encode(file.getvalue()).decode()
     answer = nano.post("/process", json={"base64Image": picture, "prompt": prompt, **fields})
     assert answer.status_code == 200, answer.text
@@ -87,6 +97,33 @@ def test_questions_are_answered(nano: TestClient, prompt: str, word: str) -> Non
     assert word in answer["text"].lower() or words.get(word, word) in answer["text"].lower()
     assert answer["segments"] == []
     assert answer["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("text", ["STOP", "42", "A7"])
+def test_printed_text_is_read(nano: TestClient, text: str) -> None:
+    assert f'"{text}"' in ask(nano, "What does the text say?", sign(text))["text"]
+
+
+@pytest.mark.parametrize(("box", "name"), [(RED_CIRCLE, "red circle"), (BLUE_SQUARE, "blue square")])
+def test_regions_are_named(nano: TestClient, box: tuple[int, int, int, int], name: str) -> None:
+    x0, y0, x1, y1 = box
+    answer = ask(nano, "What is region1?", regions=[{"box": [x0, y0, x1 - x0, y1 - y0]}])
+    assert name in answer["text"].lower()
+
+
+def test_a_second_turn_is_about_the_first(nano: TestClient) -> None:
+    first = {"role": "user", "content": "Please segment the blue object."}
+    history = [first, {"role": "assistant", "content": "Sure, [SEG]."}]
+    assert "square" in ask(nano, "And its shape?", history=history)["text"].lower()
+
+
+def test_a_grounded_description_names_each_object_and_draws_it(nano: TestClient) -> None:
+    prompt = (
+        "Please describe the image. Please respond with interleaved segmentation masks for the corresponding parts "
+    )
+    answer = ask(nano, f"{prompt}of the answer.")
+    phrases = {segment["phrase"] for segment in answer["segments"]}
+    assert {"a red circle", "a blue square", "a green circle"} == phrases
 
 
 def test_what_is_not_there_is_not_segmented(nano: TestClient) -> None:
