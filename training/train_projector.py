@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sa2va_bento.model.internvl import pixel_shuffle
+from sa2va_bento.model.internvl import InternVLSa2VA, pixel_shuffle
 from training import tokenizer as nano_tokenizer
 from training.batches import ScenePool
 from training.dense import DenseTargets, dense_targets
@@ -45,7 +45,7 @@ class ProjectorStage(nn.Module):
         return self.token_head.losses(self.mlp1(kept.patches.float()), kept.targets, self._words)
 
 
-def keep(model: nn.Module, kind: str, batches: int) -> list[Kept]:
+def keep(model: InternVLSa2VA, kind: str, batches: int) -> list[Kept]:
     pictures = iter(ScenePool(BATCH, tiles=True, kind=kind))
     found = []
     for _ in range(batches):
