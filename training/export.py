@@ -19,15 +19,19 @@ from sa2va_bento.model.keymap import GAUSSIAN_IN_TREE, to_published
 from sa2va_bento.settings import NANO_PATH
 from training import tokenizer as nano_tokenizer
 from training.geometry import build_model, config_dict, parameter_counts
-from training.loop import load_part
-from training.pool import RUNS
+from training.loop import load_part, stage_exists
 
 LIMIT_BYTES = 16 * 2**20
 HELPERS = Path(__file__).parent / "helpers.safetensors"
-HELPING = {"sam": ("prompts",), "language": ("token_head", "place_head")}
-"""Parts that do not ship, by stage; an edition that goes on from this one needs them (`reopen.py`)."""
+HELPING = {"prompts": "sam", "token_head": "language", "place_head": "language"}
+"""Parts that do not ship, and the stages that train them: an edition that goes on from this one needs them."""
 LM_HEAD = "language_model.lm_head.weight"  # tied to the embedding: not in the file
 STAGE_PARTS = (
+    (
+        "edition",
+        {"sam": "grounding_encoder"}
+        | {name: name for name in ("vision_model", "mlp1", "language_model", "text_hidden_fcs")},
+    ),
     ("vit", {"vision_model": "vision_model"}),
     ("sam", {"sam": "grounding_encoder"}),
     ("memory", {"sam": "grounding_encoder"}),
@@ -50,7 +54,7 @@ def assemble(tokenizer: Tokenizer) -> InternVLSa2VA:
     """The model with what the stages have learned so far."""
     model = fresh_model(tokenizer)
     for stage, parts in STAGE_PARTS:
-        if (RUNS / stage / "last.pt").exists():
+        if stage_exists(stage):
             for source, target in parts.items():
                 model.get_submodule(target).load_state_dict(load_part(stage, source))
     return model
@@ -90,9 +94,8 @@ def export_helpers(path: Path) -> None:
     """What the stages trained beside the model, in float32."""
     tensors = {
         f"{part}.{name}": tensor
-        for stage, parts in HELPING.items()
-        for part in parts
-        for name, tensor in load_part(stage, part).items()
+        for part, stage in HELPING.items()
+        for name, tensor in load_part(stage if stage_exists(stage) else "edition", part).items()
     }
     save_file(tensors, path)
 

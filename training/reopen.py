@@ -4,7 +4,13 @@
     python -m training.pretrain_vit --start edition
 
 What was trained beside it and does not ship (stand-in prompts, throw-away heads) comes from `helpers.safetensors`.
-The tokenizer may have changed since: a token that both know keeps its embedding, others start anew.
+Its tokenizer becomes the training's unless there is one already; then a token that both know keeps its embedding, and
+others start anew.
+
+One stage can go on alone, all else being the edition's:
+
+    python -m training.train_language --start edition --projector edition --eyes edition --sam edition
+    python -m training.export
 """
 
 import argparse
@@ -58,6 +64,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=NANO_PATH)
     parser.add_argument("--stage", default="edition")
     args = parser.parse_args()
+    if not (nano_tokenizer.FOLDER / "tokenizer.json").exists():
+        nano_tokenizer.save(nano_tokenizer.read(args.model), nano_tokenizer.FOLDER)
     target = RUNS / args.stage / "last.pt"
     target.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"module": reopened(args.model, nano_tokenizer.load()) | load_file(HELPERS)}, target)
