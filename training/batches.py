@@ -92,3 +92,8 @@ def mixed(streams: dict[str, Iterator[Batch]], shares: Callable[[], dict[str, fl
         kinds, weights = zip(*shares().items(), strict=True)
         chosen = np.random.choice(len(kinds), p=np.array(weights) / sum(weights))
         yield next(streams[kinds[chosen]])
+
+
+def shares_at(done: float, at_first: dict[str, float], in_the_end: dict[str, float]) -> dict[str, float]:
+    """How likely a batch of each kind is when the share `done` of a stage is over."""
+    return {kind: (1 - done) * first + done * in_the_end[kind] for kind, first in at_first.items()}

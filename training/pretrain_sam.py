@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sa2va_bento.model.config import InternVLConfig
 from sa2va_bento.model.grounding import ImageFeatures, decode_proposals, encode_image
-from training.batches import Batch, ScenePool, mixed
+from training.batches import Batch, ScenePool, mixed, shares_at
 from training.dense import DenseHead, dense_losses, dense_scores, dense_targets
 from training.geometry import SAM_WIDTH, build_model, config_dict
 from training.loop import Losses, Plan, Trainer, load_part
@@ -94,11 +94,6 @@ def losses_of(stage: SamPretraining, batch: Batch, rng: random.Random, report: b
     return dense | mask_losses(decoded, asked.masks, asked.present)
 
 
-def shares_at(done: float, at_first: dict[str, float]) -> dict[str, float]:
-    """How likely a batch of each kind is when the share `done` of the stage is over."""
-    return {kind: (1 - done) * first + done * IN_THE_END[kind] for kind, first in at_first.items()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=50)
@@ -116,7 +111,7 @@ def main() -> None:
         stage.prompts.load_state_dict(load_part(args.start, "prompts") or stage.prompts.state_dict())
     trainer = Trainer(Plan(args.stage, args.minutes, lr=args.lr), stage)
     streams = {kind: iter(ScenePool(args.batch, frames=True, kind=kind)) for kind in AT_FIRST}
-    batches = mixed(streams, lambda: shares_at(trainer.share_done, at_first))
+    batches = mixed(streams, lambda: shares_at(trainer.share_done, at_first, IN_THE_END))
     rng = random.Random(trainer.step)
     trainer.run(lambda step: losses_of(stage, next(batches), rng, report=step % 50 == 49))
 

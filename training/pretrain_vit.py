@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sa2va_bento.model.config import InternVLConfig
-from training.batches import Batch, ScenePool, mixed
+from training.batches import Batch, ScenePool, mixed, shares_at
 from training.dense import DenseHead, DenseTargets, dense_losses, dense_scores, dense_targets
 from training.geometry import VIT_WIDTH, build_model, config_dict
 from training.loop import Losses, Plan, Trainer, load_part
@@ -57,11 +57,6 @@ class Step:
         return dense_losses(out, DenseTargets.cat(targets))
 
 
-def shares_at(done: float, at_first: dict[str, float]) -> dict[str, float]:
-    """How likely a batch of each kind is when the share `done` of the stage is over."""
-    return {kind: (1 - done) * first + done * IN_THE_END[kind] for kind, first in at_first.items()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60)
@@ -78,7 +73,7 @@ def main() -> None:
         stage.vision_model.load_state_dict(load_part(args.start, "vision_model"))
     trainer = Trainer(Plan(args.stage, args.minutes, lr=args.lr), stage)
     streams = {kind: iter(ScenePool(args.batch // GROUPS, tiles=True, kind=kind)) for kind in AT_FIRST}
-    batches = mixed(streams, lambda: shares_at(trainer.share_done, at_first))
+    batches = mixed(streams, lambda: shares_at(trainer.share_done, at_first, IN_THE_END))
     step = Step(stage)
     trainer.run(lambda number: step.losses(number, list(islice(batches, GROUPS))))
 
