@@ -5,6 +5,7 @@ import random
 from training import wording
 from training.naming import (
     PLACE_MARGIN,
+    Item,
     Items,
     in_order,
     is_larger,
@@ -18,12 +19,17 @@ from training.naming import (
 )
 from training.scenes import COLORS, SHAPES
 from training.segmenting import absent, absent_briefly
-from training.turns import SEG, Turn
+from training.turns import SEG, Turn, names_of
 from training.wording import article, ask, listed, vary
 
 
 def _count(items: Items, color: str | None, shape: str | None) -> int:
     return len(matching(items, color, shape))
+
+
+def _about(item: Item, name: str, question: str, answer: str) -> Turn:
+    """A turn about one object, which the question calls by the name."""
+    return Turn(question, answer, about=(item.number,), names=names_of((name, item)))
 
 
 def ask_color(items: Items, rng: random.Random) -> Turn | None:
@@ -35,7 +41,7 @@ def ask_color(items: Items, rng: random.Random) -> Turn | None:
         if found is None or item.color in found:
             return None
         name = found
-    return Turn(ask(wording.ASK_COLOR, name, rng), f"The {name} is {item.color}.", about=(item.number,))
+    return _about(item, name, ask(wording.ASK_COLOR, name, rng), f"The {name} is {item.color}.")
 
 
 def ask_shape(items: Items, rng: random.Random) -> Turn | None:
@@ -47,7 +53,7 @@ def ask_shape(items: Items, rng: random.Random) -> Turn | None:
         if found is None or item.shape in found:
             return None
         name = found
-    return Turn(ask(wording.ASK_SHAPE, name, rng), f"The {name} is a {item.shape}.", about=(item.number,))
+    return _about(item, name, ask(wording.ASK_SHAPE, name, rng), f"The {name} is a {item.shape}.")
 
 
 def ask_missing(items: Items, rng: random.Random) -> Turn | None:
@@ -77,7 +83,8 @@ def ask_count(items: Items, rng: random.Random) -> Turn | None:
     ]
     color, shape = rng.choice(options)
     name, found = noun(color, shape, rng), _numbers(matching(items, color, shape))
-    return Turn(ask(wording.ASK_COUNT, name + "s", rng), count_words(len(found), name), about=found)
+    names = ((name + "s", found),) if found else ()
+    return Turn(ask(wording.ASK_COUNT, name + "s", rng), count_words(len(found), name), about=found, names=names)
 
 
 def _numbers(items: Items) -> tuple[int, ...]:
@@ -93,7 +100,7 @@ def ask_there(items: Items, rng: random.Random) -> Turn | None:
     if rng.random() < 0.5:
         item = rng.choice(items)
         name = rng.choice([item.name, item.name, item.shape, f"{item.color} object"])
-        return Turn(ask(wording.ASK_THERE, name, rng), f"Yes, there is {article(name)} {name}.", about=(item.number,))
+        return _about(item, name, ask(wording.ASK_THERE, name, rng), f"Yes, there is {article(name)} {name}.")
     turn = absent(items, rng) if rng.random() < 0.6 else absent_briefly(items, rng)
     if turn is None:
         return None
@@ -107,18 +114,13 @@ def ask_whether(items: Items, rng: random.Random) -> Turn | None:
     if rng.random() < 0.5 and _count(items, None, item.shape) == 1:
         color = item.color if rng.random() < 0.5 else rng.choice([c for c in COLORS if c != item.color])
         answer = "Yes" if color == item.color else "No"
-        return Turn(
-            vary(f"Is the {item.shape} {color}?", rng),
-            f"{answer}, the {item.shape} is {item.color}.",
-            about=(item.number,),
-        )
+        question = vary(f"Is the {item.shape} {color}?", rng)
+        return _about(item, item.shape, question, f"{answer}, the {item.shape} is {item.color}.")
     if _count(items, item.color, None) != 1:
         return None
     shape = item.shape if rng.random() < 0.5 else rng.choice([s for s in SHAPES if s != item.shape])
     answer, name = "Yes" if shape == item.shape else "No", one(item.color, None, rng)
-    return Turn(
-        vary(f"Is the {name} a {shape}?", rng), f"{answer}, the {name} is a {item.shape}.", about=(item.number,)
-    )
+    return _about(item, name, vary(f"Is the {name} a {shape}?", rng), f"{answer}, the {name} is a {item.shape}.")
 
 
 def ask_where(items: Items, rng: random.Random) -> Turn | None:
@@ -126,7 +128,7 @@ def ask_where(items: Items, rng: random.Random) -> Turn | None:
     name, place = name_by_words(item, items, rng), place_words(item)
     if name is None or place is None:
         return None
-    return Turn(ask(wording.ASK_WHERE, name, rng), f"The {name} is {place}.", about=(item.number,))
+    return _about(item, name, ask(wording.ASK_WHERE, name, rng), f"The {name} is {place}.")
 
 
 def compare_sizes(items: Items, rng: random.Random) -> Turn | None:
@@ -138,16 +140,17 @@ def compare_sizes(items: Items, rng: random.Random) -> Turn | None:
     if None in names or not (is_larger(a, b) or is_larger(b, a)):
         return None
     both, (first, second) = _numbers([a, b]), (str(name) for name in names)
+    called = names_of((first, a), (second, b))
     a_is = "larger" if is_larger(a, b) else "smaller"
     word = rng.choice(["larger", "smaller"])
     said = word if word == "smaller" or rng.random() < 0.7 else "bigger"
     if rng.random() < 0.5:
         answer = "Yes" if word == a_is else "No"
-        return Turn(
-            vary(f"Is the {first} {said} than the {second}?", rng), f"{answer}, the {first} is {a_is}.", about=both
-        )
+        question = vary(f"Is the {first} {said} than the {second}?", rng)
+        return Turn(question, f"{answer}, the {first} is {a_is}.", about=both, names=called)
     winner = first if word == a_is else second
-    return Turn(vary(f"Which is {said}, the {first} or the {second}?", rng), f"The {winner} is {word}.", about=both)
+    question = vary(f"Which is {said}, the {first} or the {second}?", rng)
+    return Turn(question, f"The {winner} is {word}.", about=both, names=called)
 
 
 def ask_extreme(items: Items, rng: random.Random) -> Turn | None:
@@ -158,7 +161,7 @@ def ask_extreme(items: Items, rng: random.Random) -> Turn | None:
     if len(items) < 2 or not found:
         return None
     question = rng.choice(["Which object is the {}?", "What is the {} object?", "Which one is the {}?"]).format(word)
-    return Turn(vary(question, rng), f"The {found[0].name} is the {word}.", about=(found[0].number,))
+    return _about(found[0], word, vary(question, rng), f"The {found[0].name} is the {word}.")
 
 
 def compare_places(items: Items, rng: random.Random) -> Turn | None:
@@ -177,12 +180,14 @@ def compare_places(items: Items, rng: random.Random) -> Turn | None:
         vary(f"Is the {names[0]} {asked} the {names[1]}?", rng),
         f"{answer}, the {names[0]} is {actual} the {names[1]}.",
         about=_numbers([a, b]),
+        names=names_of((str(names[0]), a), (str(names[1]), b)),
     )
 
 
 def describe(items: Items, rng: random.Random) -> Turn | None:
-    names = [f"{article(item.name)} {item.name}" for item in in_order(items)]
-    return Turn(vary(rng.choice(wording.DESCRIBE), rng), f"The picture shows {listed(names)}.")
+    ordered = in_order(items)
+    names = [f"{article(item.name)} {item.name}" for item in ordered]
+    return Turn(vary(rng.choice(wording.DESCRIBE), rng), f"The picture shows {listed(names)}.", lists=_numbers(ordered))
 
 
 def describe_grounded(items: Items, rng: random.Random) -> Turn | None:

@@ -1,47 +1,50 @@
 """Questions that need more than the picture: marked regions, or what was said before."""
 
 import random
+import re
+from dataclasses import replace
 
 from training import wording
 from training.asking import ask_color, ask_count, ask_shape, ask_where
 from training.naming import Item, Items, name_by_place, name_by_size, name_by_words, place_words
 from training.scenes import COLORS
 from training.segmenting import refer
-from training.turns import SEG, Exchange, Turn
+from training.turns import SEG, Exchange, Names, Turn, names_of
 from training.wording import article, ask, listed, vary
+
+REGIONS = (1, 2, 2, 3, 3)
+IT = re.compile(r"\b(its|it)\b", re.IGNORECASE)
 
 
 def name_regions(items: Items, rng: random.Random) -> Turn | None:
     """ "What is region2?", or all of them one after the other."""
-    chosen = rng.sample(list(items), min(len(items), rng.randint(1, 3)))
-    regions = tuple(item.box_cells if rng.random() < 0.5 else item.cells for item in chosen)
-    draw = rng.random()
+    chosen = rng.sample(list(items), min(len(items), rng.choice(REGIONS)))
     names = [f"region{number} is {article(item.name)} {item.name}" for number, item in enumerate(chosen, start=1)]
-    if draw < 0.25:
+    if rng.random() < 0.25:
         question = rng.choice(["Please describe each region.", "What are the regions?", "What is in each region?"])
-        answer = listed(names)
-        return Turn(vary(question, rng), f"{answer[0].upper()}{answer[1:]}.", regions=regions)
-    number = rng.randrange(len(chosen))
-    name, item = f"region{number + 1}", chosen[number]
-    if draw < 0.4:
-        return Turn(
-            ask(("What color is {}?",), name, rng),
-            f"{name.capitalize()} is {item.color}.",
-            about=(item.number,),
-            regions=regions,
-        )
-    if draw < 0.55:
-        return Turn(
-            ask(("What shape is {}?",), name, rng),
-            f"{name.capitalize()} is a {item.shape}.",
-            about=(item.number,),
-            regions=regions,
-        )
-    if draw < 0.65:
+        turn = Turn(vary(question, rng), f"{listed(names).capitalize()}.", lists=tuple(i.number for i in chosen))
+    else:
+        number = rng.randrange(len(chosen))
+        turn = _of_region(f"region{number + 1}", chosen[number], names[number], rng)
+    return replace(
+        turn,
+        regions=tuple(item.box_cells if rng.random() < 0.5 else item.cells for item in chosen),
+        shown=tuple(item.number for item in chosen),
+    )
+
+
+def _of_region(name: str, item: Item, answer: str, rng: random.Random) -> Turn:
+    """A question about one region; `answer` says what it is."""
+    draw, called = rng.random(), names_of((name, item))
+    if draw < 0.13:
         question = ask(("Please segment {}.", "Can you segment {}?"), name, rng)
-        return Turn(question, f"Sure, {SEG}.", (item.number,), regions=regions)
-    question = ask(("What is {}?", "What is in {}?", "Please describe {}.", "Describe {}."), name, rng)
-    return Turn(question, f"{names[number].capitalize()}.", about=(item.number,), regions=regions)
+        return Turn(question, f"Sure, {SEG}.", (item.number,), names=called)
+    templates = ("What is {}?", "What is in {}?", "Please describe {}.", "Describe {}.")
+    if draw < 0.3:
+        templates, answer = ("What color is {}?",), f"{name} is {item.color}"
+    elif draw < 0.45:
+        templates, answer = ("What shape is {}?",), f"{name} is a {item.shape}"
+    return Turn(ask(templates, name, rng), f"{answer.capitalize()}.", about=(item.number,), names=called)
 
 
 def follow_up(items: Items, rng: random.Random) -> Turn | None:
@@ -63,12 +66,19 @@ def follow_up(items: Items, rng: random.Random) -> Turn | None:
     verdict = "Yes" if color == item.color else "No"
     options.append(((f"Is it {color}?",), f"{verdict}, it is {item.color}.", ()))
     questions, answer, targets = rng.choice(options)
-    return Turn(vary(rng.choice(questions), rng), answer, targets, (item.number,), history=(said,))
+    question = vary(rng.choice(questions), rng)
+    return Turn(question, answer, targets, (item.number,), names=_it(question, item), history=(said,))
+
+
+def _it(question: str, item: Item) -> Names:
+    """The pronoun of a question that has one."""
+    found = IT.search(question)
+    return names_of((found[0], item)) if found else ()
 
 
 def _before(turn: Turn) -> Exchange:
     """A turn as what was said before another."""
-    return Exchange(turn.question, turn.answer, turn.targets, turn.about)
+    return Exchange(turn.question, turn.answer, turn.targets, turn.about, names=turn.names)
 
 
 def _about(item: Item, items: Items, rng: random.Random) -> Turn | None:
@@ -76,15 +86,15 @@ def _about(item: Item, items: Items, rng: random.Random) -> Turn | None:
     name = rng.choice([name_by_words, name_by_words, name_by_size, name_by_place])(item, items, rng)
     if name is None:
         return None
-    place = place_words(item)
+    place, called, about = place_words(item), names_of((name, item)), (item.number,)
     options = [
-        Turn(ask(wording.SEGMENT, name, rng), f"Sure, {SEG}.", (item.number,)),
-        Turn(ask(wording.SEGMENT, name, rng), f"Sure, {SEG}.", (item.number,)),
-        Turn(ask(wording.ASK_COLOR, name, rng), f"The {name} is {item.color}.", about=(item.number,)),
-        Turn(ask(wording.ASK_SHAPE, name, rng), f"The {name} is a {item.shape}.", about=(item.number,)),
+        Turn(ask(wording.SEGMENT, name, rng), f"Sure, {SEG}.", about, names=called),
+        Turn(ask(wording.SEGMENT, name, rng), f"Sure, {SEG}.", about, names=called),
+        Turn(ask(wording.ASK_COLOR, name, rng), f"The {name} is {item.color}.", about=about, names=called),
+        Turn(ask(wording.ASK_SHAPE, name, rng), f"The {name} is a {item.shape}.", about=about, names=called),
     ]
     if place:
-        options.append(Turn(ask(wording.ASK_WHERE, name, rng), f"The {name} is {place}.", about=(item.number,)))
+        options.append(Turn(ask(wording.ASK_WHERE, name, rng), f"The {name} is {place}.", about=about, names=called))
     return rng.choice([option for option in options if option.answer.rstrip(".").split()[-1] not in name.split()])
 
 
@@ -98,7 +108,9 @@ def and_the_other(items: Items, rng: random.Random) -> Turn | None:
     if name is None:
         return None
     question = vary(rng.choice(["And the {}?", "and the {}?", "What about the {}?"]).format(name), rng)
-    return Turn(question, second.answer, second.targets, second.about, history=(_before(first),))
+    numbers = second.targets or second.about
+    names = ((name, numbers),) if numbers else ()
+    return Turn(question, second.answer, second.targets, second.about, names=names, history=(_before(first),))
 
 
 def _topic(turn: Turn) -> str | None:

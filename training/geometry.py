@@ -10,7 +10,7 @@ from sa2va_bento.model.config import InternVLConfig
 from sa2va_bento.model.internvl import InternVLSa2VA
 
 VIT_WIDTH, VIT_LAYERS, VIT_HEADS = 128, 6, 4
-LLM_WIDTH, LLM_LAYERS, LLM_HEADS, LLM_KV_HEADS, LLM_MLP = 192, 4, 6, 2, 512
+LLM_WIDTH, LLM_LAYERS, LLM_HEADS, LLM_KV_HEADS, LLM_MLP = 192, 6, 6, 2, 512
 SAM_WIDTH = 128
 TILE_SIZE, PATCH = 224, 14
 IMAGE_TOKENS = (TILE_SIZE // PATCH // 2) ** 2

@@ -14,7 +14,7 @@ from training.batches import Batch
 from training.geometry import CELLS
 from training.naming import Item
 from training.pool import CLASSES
-from training.prompts import Words
+from training.prompts import PromptTable, Words
 from training.scenes import COLORS, SHAPES
 from training.sequences import Packed
 from training.turns import Turn
@@ -107,14 +107,29 @@ def words_of(packed: Packed, things: Tensor) -> Words:
     return Words(meant[:, 0].long(), meant[:, 1].long(), meant[:, 2:4])
 
 
+@torch.no_grad()
+def nearest_is_meant(prompts: Tensor, table: PromptTable, packed: Packed, things: Tensor) -> Tensor:
+    """Whether each `[SEG]`'s prompt (P, d) lies nearest to the stand-in prompt of its own object, (P,) bool."""
+    rows, _, numbers = torch.tensor(packed.segs).unbind(1)
+    there = things[rows, :, 1] >= 0  # (P, N)
+    known = things[rows].clamp(min=0)
+    wanted = table(Words(known[..., 0].long(), known[..., 1].long(), known[..., 2:4]))  # (P, N, d)
+    away = (wanted - prompts[:, None]).square().mean(-1).masked_fill(~there, torch.inf)
+    return away.argmin(-1) == numbers
+
+
 class Scores:
-    """Shares of conversations, by kind, whose every token is right under teacher forcing; a sum until printed."""
+    """Shares of conversations, by kind, whose every token is right under teacher forcing and whose every `[SEG]` means
+    the right object; a sum until printed."""
 
     def __init__(self) -> None:
         self._right: dict[str, list[bool]] = defaultdict(list)
 
-    def add(self, packed: Packed, answered: Answered) -> None:
+    def add(self, packed: Packed, answered: Answered, hits: Tensor) -> None:
+        """`hits` says of each of `packed.segs` whether it means its object."""
         wrong = (packed.targets >= 0) & ~answered.correct
+        for (row, place, _), hit in zip(packed.segs, hits.tolist(), strict=True):
+            wrong[row, place] |= not hit
         for row, kinds in enumerate(packed.kinds):
             bad = set(packed.turns[row][wrong[row]].tolist())
             for number, kind in enumerate(kinds, start=1):

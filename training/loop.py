@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -58,6 +59,8 @@ class Trainer:
             self.optimizers.append(torch.optim.Muon(matrices, lr=plan.lr, adjust_lr_fn="match_rms_adamw"))
         plan.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
+        torch.manual_seed(self.step)
+        np.random.seed(self.step)  # noqa: NPY002: what the pools draw by
 
     @property
     def is_done(self) -> bool:

@@ -1,4 +1,4 @@
-"""Teaches two heads of the language model to look at the part of the picture that the next token speaks of.
+"""Teaches two heads of a layer to look at the part of the picture that a name means, or that the next token speaks of.
 
 To find the object of a question among image tokens is the one thing that all answers need and that a small model is
 slow to hit upon by itself: thousands of steps pass at chance before the first answer tells it that looking pays. The
@@ -17,18 +17,23 @@ from training.pool import INK
 from training.sequences import Packed
 from training.token_head import place_and_size
 
-LAYER, HEADS = 2, (0, 3)  # of four layers and six heads; the two read different keys
+NAMING_LAYER, LAYER = 2, 3  # of six: where a name finds what it means, and where an answer does
+HEADS = (0, 3)  # of six; the two read different keys
 COVERED = 0.1  # share of an image token from which on it is an object's
+
+
+Points = list[tuple[int, int, int]]
+"""(row, position, the objects that this position is to look at, one bit each)."""
 
 
 class Pointing:
     """Watches a layer as it runs."""
 
-    def __init__(self, language_model: Any) -> None:
-        self._attention = language_model.model.layers[LAYER].self_attn
+    def __init__(self, language_model: Any, layer: int) -> None:
+        self._attention = language_model.model.layers[layer].self_attn
         self._attention.register_forward_pre_hook(self._watch, with_kwargs=True)
         self._seen: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
-        language_model.model.layers[LAYER + 1].register_forward_pre_hook(self._watch_after)
+        language_model.model.layers[layer + 1].register_forward_pre_hook(self._watch_after)
         self._after: Tensor | None = None
 
     def _watch_after(self, module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -37,11 +42,11 @@ class Pointing:
     def _watch(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._seen = kwargs["hidden_states"], kwargs["position_embeddings"]
 
-    def loss(self, packed: Packed, cells: Tensor) -> Tensor:
-        """Mean over `packed.points` of -log of the share of attention that falls on the objects' image tokens, of the
+    def loss(self, packed: Packed, points: Points, cells: Tensor) -> Tensor:
+        """Mean over `points` of -log of the share of attention that falls on the objects' image tokens, of the
         last forward pass, which was over `packed`; `cells` (B, N, 64) bool says which tokens are whose."""
         assert self._seen is not None
-        rows, places, objects = torch.tensor(packed.points).unbind(1)
+        rows, places, objects = torch.tensor(points).unbind(1)
         meant = (objects[:, None] >> torch.arange(cells.shape[1])) & 1  # (P, N)
         there = (cells[rows] & meant.bool()[:, :, None]).any(1)  # (P, 64)
         wanted = torch.zeros(len(rows), packed.ids.shape[1], dtype=torch.bool)
@@ -51,13 +56,15 @@ class Pointing:
         on_it = torch.stack(shares).masked_fill(~wanted, -torch.inf)[:, there.any(-1)].logsumexp(-1)
         return -on_it.mean()
 
-    def place_loss(self, packed: Packed, things: Tensor, head: nn.Linear) -> Tensor:
-        """Squared error of the place and size (`place_and_size`) that `head` reads after the layer wherever the next
-        token speaks of one object; `things` (B, N, 8) as in the pool. What was looked at is then brought along."""
+    def place_loss(self, points: Points, things: Tensor, head: nn.Linear) -> Tensor:
+        """Squared error of the place and size (`place_and_size`) that `head` reads after the layer at the points that
+        mean one object; `things` (B, N, 8) as in the pool. What was looked at is then brought along."""
         assert self._after is not None
-        rows, places, objects = torch.tensor(packed.points).unbind(1)
+        rows, places, objects = torch.tensor(points).unbind(1)
         bits = (objects[:, None] >> torch.arange(things.shape[1])) & 1
         is_one = bits.sum(-1) == 1
+        if not is_one.any():
+            return self._after.new_zeros(())
         meant = things[rows, bits.argmax(-1)][is_one]
         hidden = self._after[rows[is_one], places[is_one]].float()
         wanted = place_and_size(meant[:, 2:4], meant[:, 6:8] - meant[:, 4:6])

@@ -15,9 +15,9 @@ from training.dense import DenseHead, DenseTargets, dense_losses, dense_scores, 
 from training.geometry import VIT_WIDTH, build_model, config_dict
 from training.loop import Losses, Plan, Trainer, load_part
 
-AT_FIRST = {"pool": 0.2, "crowd": 0.2, "text": 0.15, "digits": 0.1, "glyphs": 0.35}
-AFTER_SHAPES = {"pool": 0.2, "crowd": 0.08, "text": 0.2, "digits": 0.12, "glyphs": 0.4}
-IN_THE_END = {"pool": 0.3, "crowd": 0.02, "text": 0.28, "digits": 0.2, "glyphs": 0.2}
+AT_FIRST = {"pool": 0.2, "crowd": 0.2, "text": 0.1, "digits": 0.1, "glyphs": 0.25, "lines": 0.15}
+AFTER_SHAPES = {"pool": 0.16, "crowd": 0.06, "text": 0.22, "digits": 0.16, "glyphs": 0.16, "lines": 0.24}
+IN_THE_END = {"pool": 0.3, "crowd": 0.02, "text": 0.3, "digits": 0.2, "glyphs": 0.04, "lines": 0.14}
 GROUPS = 4  # kinds drawn a step: steps towards one kind alone undo what the last one learned
 REPORT_STEPS = 100
 

@@ -4,6 +4,7 @@
     python -m training.pretrain_vit --start edition
 
 What was trained beside it and does not ship (stand-in prompts, throw-away heads) comes from `helpers.safetensors`.
+A language model of fewer layers than `geometry.py` asks for is grown: new layers add nothing until they have learned.
 Its tokenizer becomes the training's unless there is one already; then a token that both know keeps its embedding, and
 others start anew.
 
@@ -35,6 +36,9 @@ PARTS = {
     "grounding_encoder": "sam",
 }
 """Parts of the model, and what stages call them."""
+LAYERS = "language_model.model.layers"
+SILENCED = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
+"""What a layer adds to its input passes through one of these."""
 EMBEDDINGS = "language_model.model.embed_tokens.weight"
 
 
@@ -42,11 +46,31 @@ def reopened(folder: Path, tokenizer: Tokenizer) -> dict[str, Tensor]:
     """The checkpoint's tensors in float32, as a stage that trained every part would have saved them."""
     model = load_model(folder, Placement(torch.device("cpu"), torch.float32))
     state = model.state_dict()
-    fresh = fresh_model(tokenizer).state_dict()[EMBEDDINGS]
-    state[EMBEDDINGS] = carried(state[EMBEDDINGS], nano_tokenizer.read(folder), fresh, tokenizer)
+    fresh = fresh_model(tokenizer).state_dict()
+    state[EMBEDDINGS] = carried(state[EMBEDDINGS], nano_tokenizer.read(folder), fresh[EMBEDDINGS], tokenizer)
+    state = grown(state, fresh)
     state[LM_HEAD] = state[EMBEDDINGS]
     names = ((*name.split(".", 1), tensor) for name, tensor in state.items())
     return {f"{PARTS[part]}.{rest}": tensor.clone() for part, rest, tensor in names}
+
+
+def grown(state: dict[str, Tensor], fresh: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The language model's layers spread over those of `fresh`, the first and the last in their places; what lies
+    between two of them starts anew and silent."""
+    old, new = _layer_count(state), _layer_count(fresh)
+    came_from = {layer * (new - 1) // max(1, old - 1): layer for layer in range(old)}
+    found = {name: tensor for name, tensor in state.items() if not name.startswith(LAYERS)}
+    for name, tensor in fresh.items():
+        if name.startswith(LAYERS):
+            number, rest = name.removeprefix(f"{LAYERS}.").split(".", 1)
+            if int(number) in came_from:
+                tensor = state[f"{LAYERS}.{came_from[int(number)]}.{rest}"]
+            found[name] = torch.zeros_like(tensor) if int(number) not in came_from and rest in SILENCED else tensor
+    return found
+
+
+def _layer_count(state: dict[str, Tensor]) -> int:
+    return 1 + max(int(name.removeprefix(f"{LAYERS}.").split(".")[0]) for name in state if name.startswith(LAYERS))
 
 
 def carried(old: Tensor, old_tokenizer: Tokenizer, fresh: Tensor, tokenizer: Tokenizer) -> Tensor:

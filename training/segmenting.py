@@ -5,7 +5,7 @@ import random
 from training import wording
 from training.naming import Item, Items, in_order, matching, name_by_place, name_by_size, name_by_words, noun, one
 from training.scenes import COLORS, SHAPES
-from training.turns import SEG, Turn
+from training.turns import SEG, Turn, names_of
 from training.wording import ask, listed
 
 
@@ -29,8 +29,8 @@ def _segment_one(item: Item, name: str | None, rng: random.Random) -> Turn | Non
     if name is None:
         return None
     if rng.random() < 0.85:
-        return Turn(ask(wording.SEGMENT, name, rng), f"Sure, {SEG}.", (item.number,))
-    return Turn(ask(wording.LOCATE, name, rng), f"It is {SEG}.", (item.number,))
+        return Turn(ask(wording.SEGMENT, name, rng), f"Sure, {SEG}.", (item.number,), names=names_of((name, item)))
+    return Turn(ask(wording.LOCATE, name, rng), f"It is {SEG}.", (item.number,), names=names_of((name, item)))
 
 
 def refer_two(items: Items, rng: random.Random) -> Turn | None:
@@ -41,16 +41,22 @@ def refer_two(items: Items, rng: random.Random) -> Turn | None:
     names = [name_by_words(item, items, rng) for item in chosen]
     if None in names:
         return None
-    question = ask(wording.SEGMENT_TWO, [str(name) for name in names], rng)
-    return Turn(question, f"Sure, {SEG} and {SEG}.", tuple(item.number for item in chosen))
+    said = [str(name) for name in names]
+    return Turn(
+        ask(wording.SEGMENT_TWO, said, rng),
+        f"Sure, {SEG} and {SEG}.",
+        tuple(item.number for item in chosen),
+        names=names_of(*zip(said, chosen, strict=True)),
+    )
 
 
 def segment_all(items: Items, rng: random.Random) -> Turn | None:
     """Every object that fits, one `[SEG]` each."""
     color, shape = rng.choice([(rng.choice(items).color, None), (None, rng.choice(items).shape), (None, None)])
     found = in_order(matching(items, color, shape))
-    question = ask(wording.SEGMENT_ALL, one(color, shape, rng) + "s", rng)
-    return Turn(question, f"Sure, {listed([SEG] * len(found))}.", tuple(item.number for item in found))
+    name, numbers = one(color, shape, rng) + "s", tuple(item.number for item in found)
+    question = ask(wording.SEGMENT_ALL, name, rng)
+    return Turn(question, f"Sure, {listed([SEG] * len(found))}.", numbers, names=((name, numbers),))
 
 
 def absent(items: Items, rng: random.Random) -> Turn | None:

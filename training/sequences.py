@@ -4,6 +4,7 @@ Every one sees the picture and itself but no other, and its positions start wher
 sequence computes exactly what separate conversations would and pays for the picture once.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from training.geometry import IMAGE_TOKENS
 from training.tokenizer import token_id
-from training.turns import Exchange, Turn
+from training.turns import Exchange, Names, Turn
 
 PAD_TURN = -1
 
@@ -26,8 +27,9 @@ class Packed:
     `turns` (B, L) is 0 on the picture's prefix, then 1, 2, ...; -1 on padding. `targets` (B, L) holds the token to
     predict at each position, -100 where none is. `image_places` are the positions of the picture's tokens, the same in
     every row. `segs` lists (row, position of the `[SEG]` input, number of its object), `regions` (row, position, image
-    token that is repeated there), `points` (row, position, the objects that the next token
-    speaks of, one bit each). `kinds` names conversation k of row b at [b][k - 1].
+    token that is repeated there), `points` (row, position, the objects that the next token speaks of, one bit each),
+    `names` the same of the last tokens of what questions and regions call objects. `kinds` names conversation k of row
+    b at [b][k - 1].
     """
 
     ids: Tensor
@@ -38,6 +40,7 @@ class Packed:
     segs: list[tuple[int, int, int]]
     regions: list[tuple[int, int, int]]
     points: list[tuple[int, int, int]]
+    names: list[tuple[int, int, int]]
     kinds: list[list[str]]
 
     def mask(self) -> Tensor:
@@ -51,14 +54,15 @@ class Packed:
 
 @dataclass(frozen=True)
 class _Encoded:
-    """One conversation's tokens; `learned`: the predicted ones, `segs` (offset, object), `points` (offset, objects),
-    `cells` (offset, token)."""
+    """One conversation's tokens; `learned`: the predicted ones, `segs` (offset, object), `points` and `names`
+    (offset, objects), `cells` (offset, token)."""
 
     ids: list[int]
     learned: list[bool]
     segs: list[tuple[int, int]]
     cells: list[tuple[int, int]]
     points: list[tuple[int, int]]
+    names: list[tuple[int, int]]
 
 
 class Packer:
@@ -68,7 +72,8 @@ class Packer:
         self._tokenizer = tokenizer
         self._pad = token_id(tokenizer, "<|endoftext|>")
         self._seg = token_id(tokenizer, "[SEG]")
-        self._context = token_id(tokenizer, "<IMG_CONTEXT>")
+        self._context, self._region_end = token_id(tokenizer, "<IMG_CONTEXT>"), token_id(tokenizer, "</vp>")
+        self._separators = {token_id(tokenizer, ","), token_id(tokenizer, "Ġand")}
 
     def prefix(self, pictures: int) -> list[int]:
         """What stands in front of every conversation about so many pictures (a clip's frames)."""
@@ -90,6 +95,7 @@ class Packer:
         segs: list[tuple[int, int, int]] = []
         regions: list[tuple[int, int, int]] = []
         points: list[tuple[int, int, int]] = []
+        names: list[tuple[int, int, int]] = []
         for number, row in enumerate(rows):
             at = len(prefix)
             ids[number, :at], positions[number, :at], turns[number, :at] = torch.tensor(prefix), torch.arange(at), 0
@@ -102,10 +108,11 @@ class Packer:
                 segs += [(number, at + offset, target) for offset, target in encoded.segs]
                 regions += [(number, at + offset, cell) for offset, cell in encoded.cells]
                 points += [(number, at + offset, target) for offset, target in encoded.points]
+                names += [(number, at + offset, target) for offset, target in encoded.names]
                 at = end
         kinds = [[turns[index].kind for index, _ in row] for turns, row in zip(conversations, rows, strict=True)]
         places = [place for place, token in enumerate(prefix) if token == self._context]
-        return Packed(ids, positions, turns, targets, places, segs, regions, points, kinds)
+        return Packed(ids, positions, turns, targets, places, segs, regions, points, names, kinds)
 
     @staticmethod
     def _row(encoded: list[_Encoded], room: int) -> list[tuple[int, _Encoded]]:
@@ -117,8 +124,10 @@ class Packer:
         return kept
 
     def _turn(self, turn: Turn) -> _Encoded:
-        found = _Encoded([], [], [], [], [])
+        found = _Encoded([], [], [], [], [], [])
         self._add(found, *self._regions(turn.regions))
+        ends = (place for place, token in enumerate(found.ids) if token == self._region_end)
+        found.names.extend(zip(ends, (1 << number for number in turn.shown), strict=False))
         first = ".\n\n" if turn.regions else "\n"
         for number, exchange in enumerate((*turn.history, turn)):
             self._add_exchange(found, exchange, start="\n<|im_start|>user\n" if number else first)
@@ -145,6 +154,7 @@ class Packer:
 
     def _add_exchange(self, found: _Encoded, exchange: Exchange, start: str) -> None:
         question = f"{start}{exchange.question}<|im_end|>\n<|im_start|>assistant\n"
+        found.names.extend((len(found.ids) + place, meant) for place, meant in self._named(question, exchange.names))
         self._add(found, question, [])
         tokens = [*self._encode(exchange.answer), token_id(self._tokenizer, "<|im_end|>")]
         found.points.extend((len(found.ids) - 1 + place, about) for place, about in self._points(exchange, tokens))
@@ -155,12 +165,26 @@ class Packer:
             found.ids.append(token)
             found.learned.append(True)
 
+    def _named(self, question: str, names: Names) -> list[tuple[int, int]]:
+        """(index of the last token of a name, the objects that it means) of a question's names, however it is typed."""
+        encoded, at, found = self._tokenizer.encode(question, add_special_tokens=False), 0, []
+        for name, numbers in names:
+            match = re.compile(rf"\b{re.escape(name)}\b", re.IGNORECASE).search(question, at)
+            if match:
+                at = match.end()
+                found.append((encoded.char_to_token(at - 1), sum(1 << number for number in numbers)))
+        return found
+
     def _points(self, exchange: Exchange, tokens: list[int]) -> list[tuple[int, int]]:
         """(index of an answer's token, what it speaks of): up to each `[SEG]` and at it, of its object; a character
-        that is read out, of its own; all tokens, of the objects that the answer is about."""
+        that is read out, of its own; the tokens of a list, of what it names there; all others, of the objects that
+        the answer is about."""
         if exchange.spells:
             start = len(self._encode(exchange.answer[: exchange.answer.index(exchange.spells)]))
             return [(start + place, 1 << place) for place in range(len(exchange.spells))]
+        if exchange.lists:
+            passed = accumulate((token in self._separators for token in tokens), initial=0)
+            return [(i, 1 << exchange.lists[n]) for i, n in zip(range(len(tokens)), passed, strict=False)]
         if exchange.targets:
             passed = list(accumulate((token == self._seg for token in tokens), initial=0))
             points = {i: 1 << exchange.targets[n] for i, n in enumerate(passed) if n < len(exchange.targets)}

@@ -22,10 +22,10 @@ from training.clip_pool import ClipPool
 from training.dense import dense_targets
 from training.export import fresh_model
 from training.geometry import CELLS, LLM_WIDTH, SAM_WIDTH
-from training.language import Scores, answer, converse, items_of, words_of
+from training.language import Scores, answer, converse, items_of, nearest_is_meant, words_of
 from training.loop import Losses, Plan, Trainer, load_part, stage_exists
 from training.masks import mask_losses
-from training.pointing import Pointing, cells_of
+from training.pointing import LAYER, NAMING_LAYER, Pointing, cells_of
 from training.prompts import PromptTable
 from training.sequences import Packed, Packer
 from training.tasks import without_picture
@@ -37,7 +37,7 @@ LENGTH = {"pool": 280, "text": 130, "digits": 130, "clips": 560}
 CLIPS_EVERY = 6
 PROMPT_WEIGHT, MASK_WEIGHT, BARE_WEIGHT = 1.0, 0.5, 0.1
 POINTING_WEIGHT, PLACING_WEIGHT = 3.0, 4.0  # what all answers about objects stand on
-DRAWN = 4  # pictures of a batch whose masks are drawn
+DRAWN, DRAWN_EVERY = 4, 4  # pictures of a batch whose masks are drawn, and steps from one such batch to the next
 BARE_EVERY = 5
 PROJECTOR = ("mlp1", "token_head")  # knows its work already: it follows slowly, for the language model to keep up
 REFRESH_STEPS, REPORT_STEPS = 100, 100
@@ -82,7 +82,8 @@ class Step:
         """`eyes`, `sam`: the stages that InternViT, SAM2 and the stand-in prompts come from."""
         self.model, self.stage, self.packer = model, stage, packer
         self.rng, self.eyes, self.sam = random.Random(seed), eyes, sam
-        self.pointing = Pointing(model.language_model)
+        self.naming, self.pointing = (Pointing(model.language_model, layer) for layer in (NAMING_LAYER, LAYER))
+        self.draws = False
         model.grounding_encoder.requires_grad_(False)
         self.scores, self.table = Scores(), load_table(sam)
 
@@ -90,6 +91,7 @@ class Step:
         """Every kind in each step: steps towards one kind alone undo what the last one learned."""
         if step % REFRESH_STEPS == 0:
             self._refresh()
+        self.draws = step % DRAWN_EVERY == 0
         losses: Losses = {}
         for batch in batches:
             for name, value in self._of_kind(batch).items():
@@ -107,19 +109,28 @@ class Step:
         patches = pixel_shuffle(see(self.model, batch.tiles.flatten(0, -4)), CELLS)
         image_tokens = self.model.mlp1(patches)
         answered = answer(self.model, packed, image_tokens.unflatten(0, (-1, pictures)).flatten(1, 2))
-        self.scores.add(packed, answered)
-        losses = {"language": answered.loss}
+        losses, hits = {"language": answered.loss}, torch.zeros(0, dtype=torch.bool)
         if batch.kind != "clips":
             words = self.model.language_model.get_input_embeddings().weight
             losses |= self.stage.token_head.losses(image_tokens, dense_targets(batch.labels, batch.things), words)
-            losses["pointing"] = POINTING_WEIGHT * self.pointing.loss(packed, cells_of(batch.labels, batch.things))
-            losses["placing"] = PLACING_WEIGHT * self.pointing.place_loss(packed, batch.things, self.stage.place_head)
+            losses |= self._finding(packed, batch)
         if packed.segs:
             prompts = self.model.text_hidden_fcs(answered.segs)
-            wanted = self.table(words_of(packed, batch.things))
-            losses["prompt"] = PROMPT_WEIGHT * prompt_loss(prompts, wanted)
-            if batch.frames is not None:
+            losses["prompt"] = PROMPT_WEIGHT * prompt_loss(prompts, self.table(words_of(packed, batch.things)))
+            hits = nearest_is_meant(prompts.detach(), self.table, packed, batch.things)
+            if self.draws and batch.frames is not None:
                 losses["mask"] = MASK_WEIGHT * self._mask_loss(packed, prompts, batch)
+        self.scores.add(packed, answered, hits)
+        return losses
+
+    def _finding(self, packed: Packed, batch: Batch) -> Losses:
+        """Whether names and answers look at what they mean, and bring its place along."""
+        cells, head = cells_of(batch.labels, batch.things), self.stage.place_head
+        losses: Losses = {}
+        for name, layer, points in (("naming", self.naming, packed.names), ("pointing", self.pointing, packed.points)):
+            if points:
+                losses[name] = POINTING_WEIGHT * layer.loss(packed, points, cells)
+                losses[f"{name}_place"] = PLACING_WEIGHT * layer.place_loss(points, batch.things, head)
         return losses
 
     def _mask_loss(self, packed: Packed, prompts: Tensor, batch: Batch) -> Tensor:

@@ -101,6 +101,16 @@ def make_glyphs(seed: int, longest: int = 1000) -> Writing:
     return Writing(canvas.finished(), "", tuple(marks), canvas.ink, handwritten=False)
 
 
+def make_lines(seed: int, longest: int = 1000) -> Writing:
+    """Several lines in one picture, of print and of handwriting: characters with neighbours, for an encoder too."""
+    rng = np.random.default_rng([seed, 404])
+    canvas = Canvas(rng, False, longest)
+    marks: list[Mark] = []
+    for _ in range(24):
+        marks += _scatter_line(rng, canvas, marks, room=24 - len(marks))
+    return Writing(canvas.finished(), "", tuple(marks), canvas.ink, handwritten=False)
+
+
 # ------------------------------------------------------------------------------------------------ what is written
 def _text(rng: np.random.Generator) -> str:
     """Half words and letters, a quarter numbers, a quarter codes. Where both could be meant, a code has neither O nor 0
@@ -181,9 +191,23 @@ def _print(rng: np.random.Generator, canvas: Canvas, text: str) -> list[Mark]:
     font_name, spacing = str(rng.choice(FONTS)), float(rng.choice([0.0, 0.0, 0.08, 0.2]))
     size = _text_size(rng, canvas, text, font_name, spacing)
     font = _font(font_name, size)
-    places, width, (top, bottom) = _spread(font, text, spacing * size)
+    _, width, (top, bottom) = _spread(font, text, spacing * size)
     x = rng.uniform(0.04 * canvas.width, max(0.05 * canvas.width, 0.96 * canvas.width - width))
     y = rng.uniform(0.04 * canvas.height, max(0.05 * canvas.height, 0.96 * canvas.height - (bottom - top)))
+    return _set_line(rng, canvas, text, font, spacing * size, (x, y))
+
+
+def _set_line(
+    rng: np.random.Generator,
+    canvas: Canvas,
+    text: str,
+    font: ImageFont.FreeTypeFont,
+    spacing: float,
+    corner: tuple[float, float],
+) -> list[Mark]:
+    """Prints a line whose ink starts at the corner, on a sign or straight on what is there."""
+    places, width, (top, bottom) = _spread(font, text, spacing)
+    x, y = corner
     whole = (x, y, x + width, y + bottom - top)
     if rng.random() < 0.5 or canvas.is_busy(whole):
         canvas.sign(whole)
@@ -241,7 +265,21 @@ def _write(rng: np.random.Generator, canvas: Canvas, text: str, held_out: bool) 
     step = min(side * rng.uniform(0.75, 1.0), 0.9 * canvas.width / count)
     x = rng.uniform(0.02 * canvas.width, max(0.03 * canvas.width, 0.98 * canvas.width - step * (count - 1) - side))
     y = rng.uniform(0.02 * canvas.height, max(0.03 * canvas.height, 0.98 * canvas.height - side))
-    whole = (x, y, x + step * (count - 1) + side, y + side)
+    return _write_line(rng, canvas, text, (x, y), side, step, held_out)
+
+
+def _write_line(
+    rng: np.random.Generator,
+    canvas: Canvas,
+    text: str,
+    corner: tuple[float, float],
+    side: float,
+    step: float,
+    held_out: bool,
+) -> list[Mark]:
+    """Digits of about `side` pixels, `step` apart."""
+    x, y = corner
+    whole = (x, y, x + step * (len(text) - 1) + side, y + side)
     if rng.random() < 0.5 or canvas.is_busy(whole):
         canvas.sign(whole)
     ink = canvas.ink_for(whole)
@@ -266,11 +304,52 @@ def _put_digit(
     cover = hand[int(rng.integers(len(hand)))]
     pixels = max(6, round(size))
     grown = Image.fromarray((cover * 255).astype(np.uint8)).resize((pixels, pixels), Image.Resampling.BICUBIC)
+    if not held_out:
+        grown = _written_otherwise(rng, grown)
     cover = np.asarray(grown, np.float32) / 255
     x, y = round(corner[0]), round(corner[1])
     canvas.write(cover, x, y, ink)
     rows, columns = np.nonzero(cover > 0.3)
     return Mark(str(digit), (x + columns.min(), y + rows.min(), x + columns.max() + 1, y + rows.max() + 1))
+
+
+def _written_otherwise(rng: np.random.Generator, digit: Image.Image) -> Image.Image:
+    """A digit (L) turned, slanted and narrowed a little: there are many hands, and few digits to learn from."""
+    turn, slant = math.radians(rng.uniform(-12, 12)), rng.uniform(-0.2, 0.2)
+    narrow, flat = rng.uniform(1.0, 1.2, 2)
+    across = np.array([math.cos(turn) * narrow, (math.sin(turn) + slant) * narrow])
+    down = np.array([-math.sin(turn) * flat, math.cos(turn) * flat])
+    middle = np.array(digit.size) / 2
+    along = (*across, middle[0] - across @ middle, *down, middle[1] - down @ middle)
+    return digit.transform(digit.size, Image.Transform.AFFINE, along, Image.Resampling.BILINEAR)
+
+
+def _scatter_line(rng: np.random.Generator, canvas: Canvas, marks: list[Mark], room: int) -> list[Mark]:
+    """One line where nothing else is; none if it does not fit."""
+    by_hand = rng.random() < 0.3
+    text = "".join(str(d) for d in rng.integers(0, 10, int(rng.integers(1, 4)))) if by_hand else _text(rng)
+    font_name, spacing = str(rng.choice(FONTS)), float(rng.choice([0.0, 0.0, 0.08, 0.2]))
+    wide = canvas.width * math.exp(rng.uniform(math.log(0.075), math.log(0.16)))  # of a character
+    if by_hand:
+        side = max(1.6 * wide, 0.1 * canvas.height)
+        step = side * rng.uniform(0.7, 0.95)
+        width, height = step * (len(text) - 1) + side, side
+    else:
+        _, hundred, _ = _spread(_font(font_name, 100), text, spacing * 100)
+        size = max(8, round(100 * wide * len(text) / hundred))
+        font = _font(font_name, size)
+        _, width, (top, bottom) = _spread(font, text, spacing * size)
+        height = float(bottom - top)
+    if len(text) > room or width > 0.94 * canvas.width or height > 0.5 * canvas.height:
+        return []
+    x, y = rng.uniform(0.03 * canvas.width, 0.97 * canvas.width - width), rng.uniform(0, canvas.height - height)
+    margin = 0.3 * height  # a sign needs it
+    box = (x - margin, y - margin, x + width + margin, y + height + margin)
+    if any(_overlap(box, mark.box) for mark in marks):
+        return []
+    if by_hand:
+        return _write_line(rng, canvas, text, (x, y), side, step, held_out=False)
+    return _set_line(rng, canvas, text, font, spacing * size, (x, y))
 
 
 def _scatter(rng: np.random.Generator, canvas: Canvas, marks: list[Mark]) -> Mark | None:

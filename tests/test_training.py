@@ -1,0 +1,176 @@
+"""The scripts that make the embedded model: what they promise about their data, their sequences and their growth."""
+
+import random
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sa2va_bento.model.config import InternVLConfig
+from sa2va_bento.model.internvl import InternVLSa2VA
+from sa2va_bento.result import Prediction, Segment, Usage
+from training import examination, loop
+from training import tokenizer as nano_tokenizer
+from training.batches import rewritten
+from training.examination import Question
+from training.export import nano_config
+from training.geometry import IMAGE_TOKENS, LLM_WIDTH, build_model
+from training.language import answer, items_of
+from training.pool import draw
+from training.reopen import grown
+from training.scenes import Scene, make_scene
+from training.sequences import Packer
+from training.tasks import conversation
+from training.turns import SEG, Turn
+from training.writing import make_text
+
+SETTINGS = Path(__file__).parents[1] / "sa2va_bento" / "nano"
+
+
+@pytest.fixture(scope="module")
+def packer() -> Packer:
+    return Packer(nano_tokenizer.read(SETTINGS))
+
+
+def model_of(layers: int) -> InternVLSa2VA:
+    """The nano model, untrained, with so many layers in its language model."""
+    config = nano_config(nano_tokenizer.read(SETTINGS))
+    llm = config["llm_config"]
+    assert isinstance(llm, dict)
+    return build_model(InternVLConfig.from_dict(config | {"llm_config": llm | {"num_hidden_layers": layers}}))
+
+
+def a_conversation(turns: int) -> list[Turn]:
+    sample = draw("pool", 3)
+    return conversation(
+        items_of(sample.things.tolist(), torch.from_numpy(sample.label.copy())), random.Random(0), turns
+    )
+
+
+def test_packed_conversations_are_what_they_would_be_one_by_one(packer: Packer) -> None:
+    turns = a_conversation(6)
+    model = model_of(2)
+    seen = torch.randn(1, IMAGE_TOKENS, LLM_WIDTH)
+    packed = packer.pack([turns], 1000)
+    with torch.no_grad():
+        together = answer(model, packed, seen)
+        alone = [answer(model, packer.pack([[turn]], 1000), seen) for turn in turns]
+    assert len(packed.kinds[0]) == len(turns)
+    assert float(together.loss) == pytest.approx(float(np.mean([one.loss for one in alone])), rel=0.01)
+    torch.testing.assert_close(together.segs, torch.cat([one.segs for one in alone]), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("typed", ["Please segment the red circle.", "FIND THE RED CIRCLE", "is the red circle red?"])
+def test_a_name_ends_where_its_last_token_does_however_it_is_typed(packer: Packer, typed: str) -> None:
+    turn = Turn(typed, f"Sure, {SEG}.", (2,), names=(("red circle", (2,)),))
+    packed = packer.pack([[turn]], 1000)
+    ((row, place, objects),) = packed.names
+    tokenizer = nano_tokenizer.read(SETTINGS)
+    said = tokenizer.decode(packed.ids[row, : place + 1].tolist())
+    assert said.lower().endswith("red circle")
+    assert objects == 1 << 2
+
+
+def test_what_a_list_names_is_pointed_at_in_turn(packer: Packer) -> None:
+    turn = Turn("What do you see?", "The picture shows a red circle, a blue star and a green star.", lists=(4, 0, 2))
+    packed = packer.pack([[turn]], 1000)
+    tokenizer = nano_tokenizer.read(SETTINGS)
+    before = {objects: tokenizer.decode(packed.ids[0, : place + 2].tolist()) for _, place, objects in packed.points}
+    assert before[1 << 4].endswith("a red circle,")
+    assert before[1 << 0].endswith("a blue star and")
+    assert len(before) == 3
+
+
+def test_regions_are_named_by_their_ends(packer: Packer) -> None:
+    turn = Turn("What is region2?", "Region2 is a red circle.", regions=((3, 4), (60,)), shown=(1, 0))
+    packed = packer.pack([[turn]], 1000)
+    assert [cell for _, _, cell in packed.regions] == [3, 4, 60]
+    assert [objects for _, _, objects in packed.names] == [1 << 1, 1 << 0]
+
+
+def test_a_grown_model_answers_as_before() -> None:
+    small, large = model_of(2), model_of(5)
+    state = {name: tensor for name, tensor in small.state_dict().items() if name.startswith("language_model")}
+    fresh = {name: tensor for name, tensor in large.state_dict().items() if name.startswith("language_model")}
+    large.load_state_dict(grown(state, fresh), strict=False)
+    ids = torch.arange(12)[None]
+    with torch.no_grad():
+        before, after = (model.get_submodule("language_model")(input_ids=ids).logits for model in (small, large))
+    torch.testing.assert_close(after, before)
+
+
+def test_rewritten_characters_stay_in_their_boxes_and_in_the_picture() -> None:
+    torch.manual_seed(0)
+    samples = [draw("text", seed) for seed in range(12)]
+    tiles = torch.from_numpy(np.stack([sample.tile for sample in samples])).permute(0, 3, 1, 2).float()
+    labels = torch.from_numpy(np.stack([sample.label for sample in samples])).long()
+    things = torch.from_numpy(np.stack([sample.things for sample in samples]))
+    moved, marks, places = rewritten(tiles, labels, things)
+    assert moved.shape == tiles.shape
+    assert not torch.equal(places, things)
+    assert torch.equal(places[..., :2], things[..., :2])
+    seen = 0
+    for label, rows in zip(marks % 128, places, strict=True):
+        for number, row in enumerate(rows):
+            ys, xs = (label == number + 1).nonzero().unbind(1)
+            if row[1] < 0 or not len(xs):
+                continue
+            seen += 1
+            found = torch.stack([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]) / label.shape[-1]
+            assert (found[:2] > row[4:6] - 0.02).all()
+            assert (found[2:] < row[6:8] + 0.02).all()
+            assert (row[4:6] > -0.01).all()
+            assert (row[6:8] < 1.01).all()
+    assert seen > 20
+
+
+def test_pictures_are_functions_of_their_seeds() -> None:
+    assert np.array_equal(np.asarray(make_text(7).image), np.asarray(make_text(7).image))
+    assert make_text(7).text != make_text(8).text or not np.array_equal(make_text(7).ink, make_text(8).ink)
+    assert not np.array_equal(np.asarray(make_scene(7).image), np.asarray(make_scene(7, held_out=True).image))
+
+
+def prediction(scene: Scene, numbers: tuple[int, ...]) -> Prediction:
+    """An answer with the true masks and names of these objects."""
+    things = [scene.things[number] for number in numbers]
+    segments = tuple(
+        Segment(scene.mask(number), 1.0, 1.0, 0.5, phrase=f"a {thing.color} {thing.shape}")
+        for number, thing in zip(numbers, things, strict=True)
+    )
+    return Prediction(SEG * len(things), "", segments, scene.image.size, Usage(1, 0, 1), "stop")
+
+
+@pytest.mark.parametrize("ask", [examination.refer, examination.several, examination.grounded_caption])
+def test_true_masks_are_marked_right_and_no_masks_wrong(
+    ask: Callable[[Scene, random.Random], Question | None],
+) -> None:
+    scene = make_scene(11, held_out=True)
+    asked = next(found for seed in range(20) if (found := ask(scene, random.Random(seed))))
+    everything = range(len(scene.things))
+    answers = [some for count in everything for some in combinations(everything, count + 1)]
+    marked = [asked.mark(prediction(scene, numbers)) for numbers in answers]
+    assert sum(min(marks.values()) == 1.0 for marks in marked) == 1  # one set of objects is meant, and no other
+    assert max(asked.mark(prediction(scene, ())).values()) == 0.0
+
+
+def test_a_stage_goes_on_from_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "RUNS", tmp_path)
+
+    def a_stage(minutes: float) -> tuple[loop.Trainer, nn.Linear]:
+        torch.manual_seed(0)
+        layer = nn.Linear(4, 1)
+        trainer = loop.Trainer(loop.Plan("toy", minutes, lr=1e-2), layer)
+        trainer.run(lambda step: {"toy": (layer(torch.ones(1, 4)) - 3.0).square().mean()})
+        return trainer, layer
+
+    first, learned = a_stage(0.002)
+    assert first.is_done
+    again, carried = a_stage(0.002)
+    assert again.step == first.step  # nothing was left to do
+    torch.testing.assert_close(carried.weight, learned.weight)
+    longer, _ = a_stage(0.004)
+    assert longer.step > first.step
