@@ -16,6 +16,7 @@ from training.naming import (
     noun,
     one,
     place_words,
+    told_apart,
 )
 from training.scenes import COLORS, SHAPES
 from training.segmenting import absent, absent_briefly
@@ -192,6 +193,7 @@ def describe(items: Items, rng: random.Random) -> Turn | None:
 
 def describe_grounded(items: Items, rng: random.Random) -> Turn | None:
     ordered = in_order(items)
-    parts = [f"<p> {article(item.name)} {item.name} </p> {SEG}" for item in ordered]
+    names = zip(told_apart(ordered), ordered, strict=True)
+    parts = [f"<p> {article(name) if name == item.name else 'the'} {name} </p> {SEG}" for name, item in names]
     targets = tuple(item.number for item in ordered)
     return Turn(f"{rng.choice(wording.DESCRIBE)} {wording.INTERLEAVED}", f"{listed(parts)}.", targets)

@@ -18,11 +18,11 @@ from training.scenes import COLORS
 GRID = 16
 RAYS, RAY_STEP = 16, 2  # directions, and pixels of the label map between two looks along a ray
 PORTRAIT = 8  # points a side
-MOST = 6  # ranks and counts from this on are one class
-FIELDS = (len(COLORS) + 1, len(CLASSES) + 1, 1, 4, 64, PORTRAIT**2, RAYS, MOST, MOST, MOST)
+MOST, ORDERS = 6, 5  # ranks and counts from MOST on are one class
+FIELDS = (len(COLORS) + 1, len(CLASSES) + 1, 1, 4, 64, PORTRAIT**2, RAYS, *(MOST,) * ORDERS)
 BACKGROUND_WEIGHT, CENTER_WEIGHT = 0.15, 4.0
 CENTER_POSITIVE_WEIGHT = 2.0
-CENTER_LOSS_WEIGHT, BOX_LOSS_WEIGHT, PORTRAIT_WEIGHT, ORDER_WEIGHT = 3.0, 6.0, 3.0, 0.1
+CENTER_LOSS_WEIGHT, BOX_LOSS_WEIGHT, PORTRAIT_WEIGHT, ORDER_WEIGHT = 3.0, 6.0, 3.0, 0.4
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,10 @@ class DenseTargets:
     characters;
     `portrait` (B, 256, 64), the same over the whole box of its object, whatever the object's size;
     `rays` (B, 256, 16), how far the object reaches from the patch's middle in 16 directions, in shares of the picture,
-    and `on_object` (B, 256), 1 where that middle lies on an object. `rank`, `same_color` and `same_shape` (B, 256): how
-    many objects lie further left, and how many others share the object's colour and its class; -1 where nothing is
-    asked. What a reader has to put in order or to count is then there to be read.
+    and `on_object` (B, 256), 1 where that middle lies on an object;
+    `orders` (B, 256, 5): how many objects lie further left, how many others share the object's colour, its class, and
+    both, and how many others there are at all; -1 where nothing is asked. What a reader has to put in order or to count
+    is then there to be read.
     """
 
     color: Tensor
@@ -50,9 +51,7 @@ class DenseTargets:
     portrait: Tensor
     rays: Tensor
     on_object: Tensor
-    rank: Tensor
-    same_color: Tensor
-    same_shape: Tensor
+    orders: Tensor
 
     @property
     def is_object(self) -> Tensor:
@@ -67,7 +66,7 @@ class DenseTargets:
 
 
 class DenseHead(nn.Module):
-    """Patches (B, 256, C) to `FIELDS`: colour, class, centre, box, fill, portrait, rays, rank and the two counts."""
+    """Patches (B, 256, C) to `FIELDS`: colour, class, centre, box, fill, portrait, rays, rank and counts."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -98,7 +97,7 @@ def dense_targets(labels: Tensor, things: Tensor) -> DenseTargets:
     is_background = index < 0
     color = chosen[..., 0].long().masked_fill(is_background, len(COLORS))
     shape = chosen[..., 1].long().masked_fill(is_background, len(CLASSES))
-    orders = (found[rows, index.clamp(min=0)].masked_fill(is_background, -1) for found in _orders(things))
+    orders = _orders(things)[rows, index.clamp(min=0)].masked_fill(is_background[..., None], -1)
     filled = torch.where(is_writing, is_ink, labels > 0).float()
     return DenseTargets(
         color,
@@ -108,20 +107,20 @@ def dense_targets(labels: Tensor, things: Tensor) -> DenseTargets:
         _fill(filled),
         _portraits(filled, things)[rows, index.clamp(min=0)],
         *_rays(labels),
-        *orders,
+        orders,
     )
 
 
-def _orders(things: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Rank from the left, others of the same colour, others of the same class (B, N); -1 in crowds."""
+def _orders(things: Tensor) -> Tensor:
+    """Rank from the left, others of the same colour, of the same class, of both, and others at all (B, N, 5); -1 in
+    crowds."""
     if things.shape[1] > MOST:
-        unknown = torch.full(things.shape[:2], -1)
-        return unknown, unknown, unknown
+        return torch.full((*things.shape[:2], ORDERS), -1)
     present = things[..., 1] >= 0
-    pairs = present[:, :, None] & present[:, None, :]
-    left = (things[:, None, :, 2] < things[:, :, None, 2]) & pairs
-    same = [(things[:, None, :, field] == things[:, :, None, field]) & pairs for field in (0, 1)]
-    return left.sum(-1), same[0].sum(-1).sub(1).clamp(min=0), same[1].sum(-1).sub(1).clamp(min=0)
+    pairs = present[:, :, None] & present[:, None, :] & ~torch.eye(things.shape[1], dtype=torch.bool)
+    left = things[:, None, :, 2] < things[:, :, None, 2]
+    color, kind = (things[:, None, :, field] == things[:, :, None, field] for field in (0, 1))
+    return torch.stack([(pairs & others).sum(-1) for others in (left, color, kind, color & kind, pairs)], -1)
 
 
 def _boxes(chosen: Tensor) -> Tensor:
@@ -197,7 +196,7 @@ def patch_weight(is_object: Tensor) -> Tensor:
 
 def order_loss(orders: Sequence[Tensor], targets: DenseTargets, weight: Tensor) -> Tensor:
     """Cross-entropy of rank and counts over the patches that are asked."""
-    wanted = torch.stack([targets.rank, targets.same_color, targets.same_shape])  # (3, B, 256)
+    wanted = targets.orders.movedim(-1, 0)  # (5, B, 256)
     asked = (wanted >= 0) * weight
     losses = functional.cross_entropy(
         torch.stack(list(orders)).flatten(0, 2), wanted.clamp(0, MOST - 1).flatten(), reduction="none"
@@ -206,15 +205,18 @@ def order_loss(orders: Sequence[Tensor], targets: DenseTargets, weight: Tensor) 
 
 
 def dense_scores(out: Tensor, targets: DenseTargets) -> dict[str, float]:
-    """Shares of objects whose colour, class and rank their centre names right, and precision and recall of the calls of
-    centres."""
-    color, shape, center, _, _, _, _, rank, *_ = out.split(FIELDS, dim=-1)
+    """Shares of objects whose colour, class, rank and counts their centre names right, and precision and recall of the
+    calls of centres."""
+    color, shape, center, _, _, _, _, *orders = out.split(FIELDS, dim=-1)
     at = targets.center > 0
+    asked = at & (targets.orders[..., 0] >= 0)
+    ordered = torch.stack(orders, -1).argmax(-2) == targets.orders  # (B, 256, 5)
     called = center[..., 0] > 0
     return {
         "color_acc": (color.argmax(-1) == targets.color)[at].float().mean().item(),
         "shape_acc": (shape.argmax(-1) == targets.shape)[at].float().mean().item(),
-        "rank_acc": (rank.argmax(-1) == targets.rank)[at & (targets.rank >= 0)].float().mean().item(),
+        "rank_acc": ordered[asked][:, 0].float().mean().item(),
+        "counts_acc": ordered[asked][:, 1:].float().mean().item(),
         "center_precision": (called & at).sum().item() / max(1, int(called.sum())),
         "center_recall": (called & at).sum().item() / int(at.sum()),
     }

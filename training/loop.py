@@ -60,7 +60,7 @@ class Trainer:
         plan.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
         torch.manual_seed(self.step)
-        np.random.seed(self.step)  # noqa: NPY002: what the pools draw by
+        np.random.seed(self.step)  # what the pools draw by
 
     @property
     def is_done(self) -> bool:

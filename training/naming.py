@@ -52,6 +52,17 @@ def in_order(items: Items) -> list[Item]:
     return sorted(items, key=lambda item: (COLORS.index(item.color), SHAPES.index(item.shape), item.x))
 
 
+def told_apart(ordered: Items) -> list[str]:
+    """What a list calls each of its objects: by colour and shape, and those alike by which is further left, so that the
+    words alone say which one is meant."""
+    names = []
+    for item in ordered:
+        alike = matching(ordered, item.color, item.shape)
+        place = "" if len(alike) == 1 else {0: "left ", len(alike) - 1: "right "}.get(alike.index(item), "middle ")
+        names.append(f"{place}{item.name}")
+    return names
+
+
 def is_larger(a: Item, b: Item) -> bool:
     """Plainly larger, by its mask as by its box."""
     return a.area > SIZE_MARGIN * b.area and a.extent > b.extent

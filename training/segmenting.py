@@ -3,7 +3,18 @@
 import random
 
 from training import wording
-from training.naming import Item, Items, in_order, matching, name_by_place, name_by_size, name_by_words, noun, one
+from training.naming import (
+    Item,
+    Items,
+    in_order,
+    matching,
+    name_by_place,
+    name_by_size,
+    name_by_words,
+    noun,
+    one,
+    told_apart,
+)
 from training.scenes import COLORS, SHAPES
 from training.turns import SEG, Turn, names_of
 from training.wording import ask, listed
@@ -51,12 +62,13 @@ def refer_two(items: Items, rng: random.Random) -> Turn | None:
 
 
 def segment_all(items: Items, rng: random.Random) -> Turn | None:
-    """Every object that fits, one `[SEG]` each."""
+    """Every object that fits, one `[SEG]` each, after its name: the next one then follows from what has been said."""
     color, shape = rng.choice([(rng.choice(items).color, None), (None, rng.choice(items).shape), (None, None)])
     found = in_order(matching(items, color, shape))
     name, numbers = one(color, shape, rng) + "s", tuple(item.number for item in found)
     question = ask(wording.SEGMENT_ALL, name, rng)
-    return Turn(question, f"Sure, {listed([SEG] * len(found))}.", numbers, names=((name, numbers),))
+    parts = [f"the {said} {SEG}" for said in told_apart(found)]
+    return Turn(question, f"Sure, {listed(parts)}.", numbers, names=((name, numbers),))
 
 
 def absent(items: Items, rng: random.Random) -> Turn | None:

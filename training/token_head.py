@@ -15,12 +15,12 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.dense import MOST, DenseTargets, order_loss, patch_weight
+from training.dense import MOST, ORDERS, DenseTargets, order_loss, patch_weight
 from training.geometry import CELLS, LLM_WIDTH
 from training.pool import CLASSES
 from training.scenes import COLORS
 
-PATCH_FIELDS = (len(COLORS) + 1, len(CLASSES) + 1, MOST, MOST, MOST)
+PATCH_FIELDS = (len(COLORS) + 1, len(CLASSES) + 1, *(MOST,) * ORDERS)
 PLACE_FIELDS = 8
 PLACE_WEIGHT = 10.0
 SHARPNESS = 3.0  # of the logits: a token of length sqrt(H) has some forty things to say
