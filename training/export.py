@@ -23,7 +23,7 @@ from training.loop import load_part, stage_exists
 
 LIMIT_BYTES = 16 * 2**20
 HELPERS = Path(__file__).parent / "helpers.safetensors"
-HELPING = {"prompts": "sam", "token_head": "language", "place_head": "language"}
+HELPING = {"prompts": "sam", "token_head": "language", "place_head": "language", "compare_head": "language"}
 """Parts that do not ship, and the stages that train them: an edition that goes on from this one needs them."""
 LM_HEAD = "language_model.lm_head.weight"  # tied to the embedding: not in the file
 STAGE_PARTS = (

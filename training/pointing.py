@@ -17,7 +17,9 @@ from training.pool import INK
 from training.sequences import Packed
 from training.token_head import place_and_size
 
-NAMING_LAYER, LAYER = 2, 3  # of six: where a name finds what it means, and where an answer does
+NAMING_LAYER, LAYER, COMPARING_LAYER = 2, 3, 4  # of six: where a name finds what it means, where an answer does, and
+# where it sets two objects against each other
+COMPARED = 3  # right of, below, larger
 HEADS = (0, 3)  # of six; the two read different keys
 COVERED = 0.1  # share of an image token from which on it is an object's
 
@@ -68,6 +70,17 @@ class Pointing:
         meant = things[rows, bits.argmax(-1)][is_one]
         hidden = self._after[rows[is_one], places[is_one]].float()
         wanted = place_and_size(meant[:, 2:4], meant[:, 6:8] - meant[:, 4:6])
+        return functional.mse_loss(head(functional.rms_norm(hidden, hidden.shape[-1:])), wanted)
+
+    def difference_loss(self, pairs: list[tuple[int, int, int, int]], things: Tensor, head: nn.Linear) -> Tensor:
+        """Squared error of how two objects differ, which `head` reads after the layer where the answer about them
+        begins (`pairs` as in `Packed`): in place across and down, and in the logarithm of their boxes' areas."""
+        assert self._after is not None
+        rows, places, first, second = torch.tensor(pairs).unbind(1)
+        a, b = things[rows, first], things[rows, second]
+        areas = [(thing[:, 6:8] - thing[:, 4:6]).clamp(min=1e-3).log2().sum(-1) for thing in (a, b)]
+        wanted = torch.stack([*(4 * (a - b)[:, 2:4]).unbind(-1), areas[0] - areas[1]], -1)
+        hidden = self._after[rows, places].float()
         return functional.mse_loss(head(functional.rms_norm(hidden, hidden.shape[-1:])), wanted)
 
     def _scores(self, head: int) -> Tensor:

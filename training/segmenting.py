@@ -55,7 +55,7 @@ def refer_two(items: Items, rng: random.Random) -> Turn | None:
     said = [str(name) for name in names]
     return Turn(
         ask(wording.SEGMENT_TWO, said, rng),
-        f"Sure, {SEG} and {SEG}.",
+        f"Sure, the {said[0]} {SEG} and the {said[1]} {SEG}.",
         tuple(item.number for item in chosen),
         names=names_of(*zip(said, chosen, strict=True)),
     )

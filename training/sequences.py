@@ -28,7 +28,8 @@ class Packed:
     predict at each position, -100 where none is. `image_places` are the positions of the picture's tokens, the same in
     every row. `segs` lists (row, position of the `[SEG]` input, number of its object), `regions` (row, position, image
     token that is repeated there), `points` (row, position, the objects that the next token speaks of, one bit each),
-    `names` the same of the last tokens of what questions and regions call objects. `kinds` names conversation k of row
+    `names` the same of the last tokens of what questions and regions call objects, `pairs` (row, position, object,
+    object) where the answer about two named objects begins. `kinds` names conversation k of row
     b at [b][k - 1].
     """
 
@@ -41,6 +42,7 @@ class Packed:
     regions: list[tuple[int, int, int]]
     points: list[tuple[int, int, int]]
     names: list[tuple[int, int, int]]
+    pairs: list[tuple[int, int, int, int]]
     kinds: list[list[str]]
 
     def mask(self) -> Tensor:
@@ -55,7 +57,7 @@ class Packed:
 @dataclass(frozen=True)
 class _Encoded:
     """One conversation's tokens; `learned`: the predicted ones, `segs` (offset, object), `points` and `names`
-    (offset, objects), `cells` (offset, token)."""
+    (offset, objects), `pairs` (offset, object, object), `cells` (offset, token)."""
 
     ids: list[int]
     learned: list[bool]
@@ -63,6 +65,7 @@ class _Encoded:
     cells: list[tuple[int, int]]
     points: list[tuple[int, int]]
     names: list[tuple[int, int]]
+    pairs: list[tuple[int, int, int]]
 
 
 class Packer:
@@ -96,6 +99,7 @@ class Packer:
         regions: list[tuple[int, int, int]] = []
         points: list[tuple[int, int, int]] = []
         names: list[tuple[int, int, int]] = []
+        pairs: list[tuple[int, int, int, int]] = []
         for number, row in enumerate(rows):
             at = len(prefix)
             ids[number, :at], positions[number, :at], turns[number, :at] = torch.tensor(prefix), torch.arange(at), 0
@@ -109,10 +113,11 @@ class Packer:
                 regions += [(number, at + offset, cell) for offset, cell in encoded.cells]
                 points += [(number, at + offset, target) for offset, target in encoded.points]
                 names += [(number, at + offset, target) for offset, target in encoded.names]
+                pairs += [(number, at + offset, a, b) for offset, a, b in encoded.pairs]
                 at = end
         kinds = [[turns[index].kind for index, _ in row] for turns, row in zip(conversations, rows, strict=True)]
         places = [place for place, token in enumerate(prefix) if token == self._context]
-        return Packed(ids, positions, turns, targets, places, segs, regions, points, names, kinds)
+        return Packed(ids, positions, turns, targets, places, segs, regions, points, names, pairs, kinds)
 
     @staticmethod
     def _row(encoded: list[_Encoded], room: int) -> list[tuple[int, _Encoded]]:
@@ -124,7 +129,7 @@ class Packer:
         return kept
 
     def _turn(self, turn: Turn) -> _Encoded:
-        found = _Encoded([], [], [], [], [], [])
+        found = _Encoded([], [], [], [], [], [], [])
         self._add(found, *self._regions(turn.regions))
         ends = (place for place, token in enumerate(found.ids) if token == self._region_end)
         found.names.extend(zip(ends, (1 << number for number in turn.shown), strict=False))
@@ -156,6 +161,9 @@ class Packer:
         question = f"{start}{exchange.question}<|im_end|>\n<|im_start|>assistant\n"
         found.names.extend((len(found.ids) + place, meant) for place, meant in self._named(question, exchange.names))
         self._add(found, question, [])
+        if not exchange.targets and [len(numbers) for _, numbers in exchange.names] == [1, 1]:
+            (_, (first,)), (_, (second,)) = exchange.names
+            found.pairs.append((len(found.ids) - 1, first, second))
         tokens = [*self._encode(exchange.answer), token_id(self._tokenizer, "<|im_end|>")]
         found.points.extend((len(found.ids) - 1 + place, about) for place, about in self._points(exchange, tokens))
         objects = iter(exchange.targets)

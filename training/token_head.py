@@ -3,7 +3,8 @@
 A token is the sum of what stands along its directions, and a small language model learns late, or never, what is only
 whispered there: after 4,000 steps one had learned colours and shapes, and not one place. This head reads each token
 along directions of length one, so what it is to find must be said loud: of each of the token's four patches the colour,
-the class, the rank from the left and the counts of those alike, and of the token's object place and size. And what a
+the class, the rank from the left and the counts, of the token's object place and size, and whether the middle of one
+lies here: one voice for each object, for who has to count them. And what a
 token is of it says in the language model's own words: it is to lie near the embeddings of " red" and " circle", or of
 "A", so that a question's words find it and an answer can repeat it.
 """
@@ -22,7 +23,7 @@ from training.scenes import COLORS
 
 PATCH_FIELDS = (len(COLORS) + 1, len(CLASSES) + 1, *(MOST,) * ORDERS)
 PLACE_FIELDS = 8
-PLACE_WEIGHT = 10.0
+PLACE_WEIGHT, CENTER_WEIGHT, CENTER_POSITIVE_WEIGHT = 10.0, 1.0, 4.0
 SHARPNESS = 3.0  # of the logits: a token of length sqrt(H) has some forty things to say
 
 
@@ -33,17 +34,19 @@ class TokenHead(nn.Module):
         super().__init__()
         self._colors = [_id_of(f" {color}", tokenizer) for color in COLORS]
         self._classes = [_id_of(name if len(name) == 1 else f" {name}", tokenizer) for name in CLASSES]
-        self.directions = nn.Parameter(torch.randn(width, 4 * sum(PATCH_FIELDS) + PLACE_FIELDS))
+        self.directions = nn.Parameter(torch.randn(width, 4 * sum(PATCH_FIELDS) + PLACE_FIELDS + 1))
 
     def losses(self, tokens: Tensor, targets: DenseTargets, embeddings: Tensor) -> dict[str, Tensor]:
         """`tokens_named`: cross-entropies of what each patch is of; `tokens_placed`: squared error of where it is;
+        `tokens_centered`: cross-entropy of whether an object's middle lies there;
         `tokens_worded`: cross-entropies of the words (`embeddings` (V, H)) for it."""
         loud = functional.rms_norm(tokens, tokens.shape[-1:])
         heard = loud @ functional.normalize(self.directions, dim=0)
-        patches, places = heard.split((4 * sum(PATCH_FIELDS), PLACE_FIELDS), dim=-1)
+        patches, places, center = heard.split((4 * sum(PATCH_FIELDS), PLACE_FIELDS, 1), dim=-1)
         return {
             "tokens_named": _naming(SHARPNESS * _unshuffled(patches), targets),
             "tokens_placed": PLACE_WEIGHT * _placing(places, targets),
+            "tokens_centered": CENTER_WEIGHT * _centering(SHARPNESS * center[..., 0], targets),
             "tokens_worded": _wording(loud, targets.color, embeddings[self._colors])
             + _wording(loud, targets.shape, embeddings[self._classes]),
         }
@@ -98,6 +101,12 @@ def _placing(places: Tensor, targets: DenseTargets) -> Tensor:
     first = is_object.int().argmax(-1)[..., None, None].expand(-1, -1, 1, boxes.shape[-1])
     box = boxes.gather(2, first)[:, :, 0][found]
     return functional.mse_loss(places[found], place_and_size(box[:, :2], box[:, 2:]))
+
+
+def _centering(logits: Tensor, targets: DenseTargets) -> Tensor:
+    has_center = _shuffled(targets.center[..., None])[..., 0].amax(-1)  # (B, 64)
+    weight = torch.tensor(CENTER_POSITIVE_WEIGHT)
+    return functional.binary_cross_entropy_with_logits(logits, has_center, pos_weight=weight)
 
 
 def place_and_size(center: Tensor, size: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from training.geometry import CELLS, LLM_WIDTH, SAM_WIDTH
 from training.language import Scores, answer, converse, items_of, nearest_is_meant, words_of
 from training.loop import Losses, Plan, Trainer, load_part, stage_exists
 from training.masks import mask_losses
-from training.pointing import LAYER, NAMING_LAYER, Pointing, cells_of
+from training.pointing import COMPARED, COMPARING_LAYER, LAYER, NAMING_LAYER, Pointing, cells_of
 from training.prompts import PromptTable
 from training.sequences import Packed, Packer
 from training.tasks import without_picture
@@ -36,7 +36,7 @@ BATCH = {"pool": 12, "text": 8, "digits": 4, "clips": 3}
 LENGTH = {"pool": 280, "text": 130, "digits": 130, "clips": 560}
 CLIPS_EVERY = 6
 PROMPT_WEIGHT, MASK_WEIGHT, BARE_WEIGHT = 1.0, 0.5, 0.1
-POINTING_WEIGHT, PLACING_WEIGHT = 3.0, 4.0  # what all answers about objects stand on
+POINTING_WEIGHT, PLACING_WEIGHT, COMPARING_WEIGHT = 3.0, 4.0, 1.0  # what all answers about objects stand on
 DRAWN, DRAWN_EVERY = 4, 4  # pictures of a batch whose masks are drawn, and steps from one such batch to the next
 BARE_EVERY = 5
 PROJECTOR = ("mlp1", "token_head")  # knows its work already: it follows slowly, for the language model to keep up
@@ -51,7 +51,7 @@ class LanguageStage(nn.Module):
         self.vision_model, self.mlp1 = model.vision_model, model.mlp1
         self.language_model, self.text_hidden_fcs = model.language_model, model.text_hidden_fcs
         self.token_head = TokenHead(tokenizer)
-        self.place_head = nn.Linear(LLM_WIDTH, PLACE_FIELDS)
+        self.place_head, self.compare_head = nn.Linear(LLM_WIDTH, PLACE_FIELDS), nn.Linear(LLM_WIDTH, COMPARED)
         self.vision_model.requires_grad_(False)
 
 
@@ -82,7 +82,9 @@ class Step:
         """`eyes`, `sam`: the stages that InternViT, SAM2 and the stand-in prompts come from."""
         self.model, self.stage, self.packer = model, stage, packer
         self.rng, self.eyes, self.sam = random.Random(seed), eyes, sam
-        self.naming, self.pointing = (Pointing(model.language_model, layer) for layer in (NAMING_LAYER, LAYER))
+        self.naming, self.pointing, self.comparing = (
+            Pointing(model.language_model, layer) for layer in (NAMING_LAYER, LAYER, COMPARING_LAYER)
+        )
         self.draws = False
         model.grounding_encoder.requires_grad_(False)
         self.scores, self.table = Scores(), load_table(sam)
@@ -124,13 +126,16 @@ class Step:
         return losses
 
     def _finding(self, packed: Packed, batch: Batch) -> Losses:
-        """Whether names and answers look at what they mean, and bring its place along."""
+        """Whether names and answers look at what they mean, bring its place along, and compare the two of a pair."""
         cells, head = cells_of(batch.labels, batch.things), self.stage.place_head
         losses: Losses = {}
         for name, layer, points in (("naming", self.naming, packed.names), ("pointing", self.pointing, packed.points)):
             if points:
                 losses[name] = POINTING_WEIGHT * layer.loss(packed, points, cells)
                 losses[f"{name}_place"] = PLACING_WEIGHT * layer.place_loss(points, batch.things, head)
+        if packed.pairs:
+            difference = self.comparing.difference_loss(packed.pairs, batch.things, self.stage.compare_head)
+            losses["comparing"] = COMPARING_WEIGHT * difference
         return losses
 
     def _mask_loss(self, packed: Packed, prompts: Tensor, batch: Batch) -> Tensor:
@@ -177,7 +182,9 @@ def main() -> None:
     if args.start:
         for part in ("language_model", "text_hidden_fcs"):
             stage.get_submodule(part).load_state_dict(load_part(args.start, part))
-        stage.place_head.load_state_dict(load_part(args.start, "place_head") or stage.place_head.state_dict())
+        for part in ("place_head", "compare_head"):
+            head = stage.get_submodule(part)
+            head.load_state_dict(load_part(args.start, part) or head.state_dict())
     for part in PROJECTOR:
         stage.get_submodule(part).load_state_dict(load_part(args.projector, part))
     trainer = Trainer(Plan(args.stage, args.minutes, lr=args.lr), stage, slow=PROJECTOR, slow_factor=0.15)
