@@ -84,7 +84,7 @@ def test_a_spread_model_answers_as_a_whole_one() -> None:
     placement = Placement(CPU, torch.float32)
     whole = load_model(NANO_PATH, placement)
     share = Share(together=0, layer=1, layers=len(decoder_layers(whole)), anywhere=0)
-    spread = load_model(NANO_PATH, placement, parts=map_devices(whole, share, {CPU: 4}))
+    spread = load_model(NANO_PATH, placement, parts=map_devices(whole, share, {CPU: share.layers}))
     assert sum(hasattr(layer, "_hf_hook") for _, layer in decoder_layers(spread)) == len(decoder_layers(spread))
     assert replies(spread) == replies(whole)
 
@@ -105,8 +105,10 @@ def replies(model: nn.Module) -> list[list[int]]:
 
 def test_each_layers_cache_is_where_the_layer_is() -> None:
     model = load_model(NANO_PATH, Placement(CPU, torch.float32))
-    assert layer_devices(model) == [CPU] * 4
-    decoder_layers(model)[2][1].to("meta")
+    layers = decoder_layers(model)
+    assert layer_devices(model) == [CPU] * len(layers)
+    layers[2][1].to("meta")
     runner = Runner(model, 5, Limits(slots=2, context=128))
-    assert [keys.device.type for keys in runner.pool.keys] == ["cpu", "cpu", "meta", "cpu"]
+    places = ["meta" if number == 2 else "cpu" for number in range(len(layers))]
+    assert [keys.device.type for keys in runner.pool.keys] == places
     assert runner.graphs is None
