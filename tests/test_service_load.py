@@ -1,5 +1,6 @@
 """The service while its model loads, works, is full, is late, or fails; and how requests under way end."""
 
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from sa2va_bento.errors import CheckpointError, NotReadyError
+from sa2va_bento.settings import Settings
 from sa2va_bento.web import process
+from sa2va_bento.web.runtime import Runtime
 from tests.fakes import FakePredictor
 from tests.pictures import PICTURE
 from tests.serving import asgi_of, client_of, load_service, server_of, wait_until_ready
@@ -211,3 +214,21 @@ def test_a_service_can_start_again_in_the_same_process() -> None:
         with client_of(FakePredictor()) as client:
             wait_until_ready(client)
             assert post(client).status_code == 200
+
+
+def test_garbage_is_collected_again_once_the_model_is_there() -> None:
+    while_loading: list[bool] = []
+
+    def load(settings: Settings) -> FakePredictor:
+        while_loading.append(gc.isenabled())
+        return FakePredictor()
+
+    runtime = Runtime(Settings(), load)
+    runtime.start()
+    deadline = time.monotonic() + 10
+    while not runtime.is_ready and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert runtime.is_ready
+    assert while_loading == [False]
+    assert gc.isenabled()
+    runtime.close()

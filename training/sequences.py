@@ -29,8 +29,7 @@ class Packed:
     every row. `segs` lists (row, position of the `[SEG]` input, number of its object), `regions` (row, position, image
     token that is repeated there), `points` (row, position, the objects that the next token speaks of, one bit each),
     `names` the same of the last tokens of what questions and regions call objects, `pairs` (row, position, object,
-    object) where the answer about two named objects begins. `kinds` names conversation k of row
-    b at [b][k - 1].
+    object) where the answer about two named objects begins. `kinds` names conversation k of row b at [b][k - 1].
     """
 
     ids: Tensor
