@@ -5,11 +5,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sa2va_bento.web import startup
-from sa2va_bento.web.descriptors import HealthOutput, NoInput, ProcessInput, ProcessOutput
-from sa2va_bento.web.middleware import in_flight_limit, middlewares
+from sa2va_bento.web.app import build_app
+from sa2va_bento.web.bentoml_descriptors import HealthOutput, NoInput, ProcessInput, ProcessOutput
+from sa2va_bento.web.endpoints import listed
+from sa2va_bento.web.errors import answering_errors
+from sa2va_bento.web.health import answer_health
+from sa2va_bento.web.middleware import middlewares
 from sa2va_bento.web.process import answer_process
-from sa2va_bento.web.responses import guarded
-from sa2va_bento.web.routes import answer_health, build_app
 from sa2va_bento.web.runtime import Runtime
 
 settings = startup.settings_or_exit()
@@ -23,11 +25,9 @@ runtime = Runtime(settings)
     name="sa2va",
     resources={"gpu": 1},
     workers=1,
-    traffic={
-        # Backstops: the service's own deadline (504) and admission (503) come first.
-        "timeout": settings.timeout_s + 10,
-        "max_concurrency": 2 * in_flight_limit(settings),
-    },
+    traffic={"timeout": settings.timeout_s + 10},  # a backstop: the service's own deadline (504) comes first
+    logging={"access": {"enabled": False}},  # one line of our own, with the request's id
+    metrics={"enabled": False},  # BentoML's are labelled by whatever path a stranger asks for
     http={"port": 3303},
 )
 class Sa2VA:
@@ -50,12 +50,12 @@ class Sa2VA:
     @bentoml.api(input_spec=ProcessInput, output_spec=ProcessOutput)
     async def process(self, request: Request) -> Response:
         """Answers a prompt about a picture with text and one mask for each object it points at."""
-        return await guarded(lambda unread: answer_process(unread, runtime))(request)
+        return await answering_errors(lambda unread: answer_process(unread, runtime))(request)
 
     @bentoml.api(input_spec=NoInput, output_spec=HealthOutput)
     async def health(self, request: Request) -> Response:
         """What is running; 503 until the model is ready."""
-        return answer_health(runtime)
+        return answer_health(runtime, listed())
 
     async def __is_ready__(self) -> bool:
         return runtime.is_ready

@@ -16,11 +16,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.gpu import published_config
-from sa2va_bento.engine.cache import KVPool, causal_mask
-from sa2va_bento.model.config import InternVLConfig
+from sa2va_bento.engine.kv_cache import KVCache, causal_mask
 from sa2va_bento.model.grounding import decode_masks, encode_image
-from sa2va_bento.model.internvl import InternVLSa2VA
-from sa2va_bento.model.memory import Workload, activations
+from sa2va_bento.model.internvl.config import InternVLConfig
+from sa2va_bento.model.internvl.model import InternVLSa2VA
+from sa2va_bento.model.loading.memory import Workload, activations
 
 WORKLOAD = Workload(8, 2048, 1024, 2, 1, 0, 0, max_masks=4)
 
@@ -81,7 +81,7 @@ def measure(config: InternVLConfig, model: InternVLSa2VA, load: Workload) -> dic
         features = encode_image(sam, pixels[:1])
     prompts = torch.zeros(load.max_masks, config.sam2_shape.d_model)
     owners = torch.zeros(load.max_masks, dtype=torch.long)
-    pool = KVPool(config.llm, load.slots, load.context, torch.float32, torch.device("cpu"))
+    pool = KVCache(config.llm, load.slots, load.context, torch.float32, torch.device("cpu"))
     return {
         "tiles": peak(lambda: model.encode_tiles(tiles)),
         "sam2": peak(lambda: encode_image(sam, pixels)),
@@ -90,7 +90,7 @@ def measure(config: InternVLConfig, model: InternVLSa2VA, load: Workload) -> dic
     }
 
 
-def _prompt(model: InternVLSa2VA, pool: KVPool, load: Workload) -> Tensor:
+def _prompt(model: InternVLSa2VA, pool: KVCache, load: Workload) -> Tensor:
     """A chunk of `max_prefill` tokens over all slots, at the end of their context."""
     config, tokens = model.config.llm, load.max_prefill // load.slots
     places = torch.arange(load.context - tokens, load.context).expand(load.slots, -1)

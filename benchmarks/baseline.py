@@ -13,14 +13,15 @@ import torch
 from flask import Flask, Response, jsonify, request
 from PIL import Image
 
-from sa2va_bento.masks import low_res_to_mask
-from sa2va_bento.model.checkpoint import choose_placement, load_model
+from sa2va_bento.model.chat_template import IMAGE_CONTEXT, SEG
 from sa2va_bento.model.grounding import decode_masks, encode_image
-from sa2va_bento.model.hub import resolve
-from sa2va_bento.model.internvl import InternVLSa2VA
-from sa2va_bento.model.tokenizer import PromptTokenizer
-from sa2va_bento.preprocess import prepare_picture
-from sa2va_bento.prompt import IMAGE_CONTEXT, SEG, TEMPLATES, PictureTokens, build_prompt
+from sa2va_bento.model.internvl.image_processor import process_image
+from sa2va_bento.model.internvl.model import InternVLSa2VA
+from sa2va_bento.model.loading.checkpoint import choose_placement, load_model
+from sa2va_bento.model.loading.hub import resolve
+from sa2va_bento.model.loading.tokenizers import PromptTokenizer
+from sa2va_bento.processing.masks import low_res_to_mask
+from sa2va_bento.processing.prompt import PictureTokens, build_prompt
 from sa2va_bento.settings import load_settings
 
 
@@ -35,17 +36,17 @@ class Baseline:
             raise TypeError("the baseline runs checkpoints of the InternVL layout")
         self.model = model
         self.tokenizer = PromptTokenizer.from_dir(folder)
-        self.template = TEMPLATES[self.model.config.template]
+        self.template = self.model.config.chat_template
         self.stop = sorted(self.tokenizer.ids_of([*self.template.stop_words, self.tokenizer.eos_token]))
         self.lock = threading.Lock()
 
     @torch.inference_mode()
     def answer(self, image: Image.Image, prompt: str) -> str:
         """Text only, as the original; the masks are made all the same."""
-        model, prepared = self.model, prepare_picture(self.model.config, image)
+        model, prepared = self.model, process_image(self.model.config, image)
         tokens = PictureTokens(prepared.tile_count * model.config.tokens_per_tile)
         ids = torch.tensor([self.tokenizer.encode(build_prompt(self.template, prompt, tokens))])
-        features = model.encode_tiles(prepared.tiles()).flatten(0, 1)
+        features = model.encode_tiles(torch.from_numpy(prepared.tiles())).flatten(0, 1)
         reply = model.language_model.generate(
             inputs_embeds=model.embed(ids, features, self.tokenizer.id_of(IMAGE_CONTEXT)),
             attention_mask=torch.ones_like(ids),
@@ -59,7 +60,7 @@ class Baseline:
         sequence = reply.sequences[0]
         for place in (sequence[:-1] == self.tokenizer.id_of(SEG)).nonzero().flatten().tolist():
             hidden = reply.hidden_states[place + 1][-1][0, -1:]
-            encoded = encode_image(model.grounding_encoder, prepared.sam_pixels()[None])
+            encoded = encode_image(model.grounding_encoder, torch.from_numpy(prepared.sam_pixels())[None])
             best = decode_masks(model.grounding_encoder, encoded, model.seg_prompts(hidden))
             low_res_to_mask(best.logits[0], model.config.sam2_shape.image_size, image.size)
         return self.tokenizer.decode(sequence.tolist()).strip()

@@ -24,14 +24,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.one_by_one import answer
 from benchmarks.pictures import picture
 from sa2va_bento.engine.engine import Engine, Outcome
+from sa2va_bento.engine.limits import Limits
 from sa2va_bento.engine.runner import Runner
-from sa2va_bento.engine.scheduler import Limits, Scheduler
-from sa2va_bento.engine.sequence import Generation, PictureInput, Sequence
-from sa2va_bento.model.config import InternVLConfig
+from sa2va_bento.engine.scheduler import Scheduler
+from sa2va_bento.engine.sequence import Generation, Sequence
 from sa2va_bento.model.grounding import encode_image
-from sa2va_bento.model.internvl import InternVLSa2VA
-from sa2va_bento.model.memory import kv_elements
-from sa2va_bento.preprocess import PreparedPicture, prepare_picture
+from sa2va_bento.model.internvl.config import InternVLConfig
+from sa2va_bento.model.internvl.image_processor import process_image
+from sa2va_bento.model.internvl.model import InternVLSa2VA
+from sa2va_bento.model.loading.memory import kv_elements
+from sa2va_bento.types import Picture
 
 Figures = dict[str, float]
 IMAGE_TOKEN = 5
@@ -120,7 +122,7 @@ class Bench:
         self.element = torch.finfo(dtype).bits // 8
         self.bandwidth, self.peak = self._bandwidth(), self._peak_flops()
 
-    def sequence(self, number: int, image: PreparedPicture | None, reply: int = 600, seg_id: int = -1) -> Sequence:
+    def sequence(self, number: int, image: Picture | None, reply: int = 600, seg_id: int = -1) -> Sequence:
         tokens = image.tile_count * self.config.tokens_per_tile if image else 0
         ids = (10 + number % 7, *[IMAGE_TOKEN] * tokens, *(20 + (number + i) % 11 for i in range(24)))
         return Sequence(ids, _picture_input(image) if image else None, reply, frozenset(), seg_id=seg_id)
@@ -224,9 +226,9 @@ class Bench:
         return 2 * side**3 / self.clock.median_s(lambda: a @ a)
 
 
-def pictures(config: InternVLConfig, count: int) -> list[PreparedPicture]:
+def pictures(config: InternVLConfig, count: int) -> list[Picture]:
     """Different pictures of 448 x 448, their pixels made."""
-    made = [prepare_picture(config, picture(number, (448, 448))) for number in range(count)]
+    made = [process_image(config, picture(number, (448, 448))) for number in range(count)]
     for image in made:
         image.tiles()
         image.sam_pixels()
@@ -238,14 +240,14 @@ def _token_that_occurs_once(reply: tuple[int, ...]) -> int:
     return next((token for token in reply[:-1] if reply.count(token) == 1), -1)
 
 
-def _picture_input(image: PreparedPicture) -> PictureInput:
+def _picture_input(image: Picture) -> Picture:
     def tiles() -> Any:
-        return image.tiles().numpy()
+        return image.tiles()
 
     def sam_pixels() -> Any:
-        return image.sam_pixels().numpy()
+        return image.sam_pixels()
 
-    return PictureInput(image.key, image.tiles_key, image.tile_count, tiles, sam_pixels, image.grids)
+    return Picture(image.key, image.tiles_key, image.tile_count, tiles, sam_pixels, image.grids)
 
 
 def measure(bench: Bench, requests: int) -> dict[str, Figures]:

@@ -26,18 +26,18 @@ from safetensors.torch import save_file
 
 from benchmarks.gpu import published_config, seeded_model
 from benchmarks.pictures import picture
+from sa2va_bento.engine.limits import Limits
 from sa2va_bento.engine.runner import Runner
-from sa2va_bento.engine.scheduler import Limits
-from sa2va_bento.model.checkpoint import Placement, load_model
-from sa2va_bento.model.config import InternVLConfig
-from sa2va_bento.model.internvl import InternVLSa2VA
-from sa2va_bento.model.keymap import to_published
-from sa2va_bento.model.tokenizer import PromptTokenizer
-from sa2va_bento.model.weights import weight_files
-from sa2va_bento.pipeline import Pipeline
+from sa2va_bento.model.internvl.config import InternVLConfig
+from sa2va_bento.model.internvl.model import InternVLSa2VA
+from sa2va_bento.model.loading.checkpoint import Placement, load_model
+from sa2va_bento.model.loading.tokenizers import PromptTokenizer
+from sa2va_bento.model.loading.weight_names import to_published
+from sa2va_bento.model.loading.weights import weight_files
 from sa2va_bento.predictor import Predictor
-from sa2va_bento.result import PredictRequest
+from sa2va_bento.processing.processor import Processor
 from sa2va_bento.settings import NANO_PATH, Settings
+from sa2va_bento.types import PredictRequest
 
 MIB = 2**20
 QUESTION = PredictRequest("Please segment the red circle.", picture(1, (448, 448)), max_new_tokens=8)
@@ -51,7 +51,10 @@ def write(folder: Path, shards: int, size: str = "1b") -> None:
         shutil.copy(file, folder)
     model = seeded_model(InternVLConfig.from_dict(config), torch.device("cpu"), torch.bfloat16)
     teach(model, PromptTokenizer.from_dir(folder))
-    tensors = {name: tensor.contiguous().clone() for name, tensor in to_published(model.state_dict()).items()}
+    tensors = {
+        name: tensor.contiguous().clone()
+        for name, tensor in to_published(model.state_dict(), model.config.weight_rules).items()
+    }
     total = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     split = split_torch_state_dict_into_shards(tensors, max_shard_size=-(-total // shards) + 300 * MIB * (shards > 1))
     for name, members in split.filename_to_tensors.items():
@@ -63,7 +66,7 @@ def write(folder: Path, shards: int, size: str = "1b") -> None:
 
 def teach(model: InternVLSa2VA, tokenizer: PromptTokenizer) -> None:
     """Makes the head's row of `[SEG]` what the language model feels at the end of the question."""
-    sequence = Pipeline(model.config, tokenizer, Settings()).prepare(QUESTION).sequence
+    sequence = Processor(model.config, tokenizer, Settings()).prepare(QUESTION)
     runner = Runner(model, tokenizer.id_of("<IMG_CONTEXT>"), Limits(slots=1, context=1024))
     felt: list[torch.Tensor] = []
     hook = model.language_model.lm_head.register_forward_pre_hook(lambda _, inputs: felt.append(inputs[0]))

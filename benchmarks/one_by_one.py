@@ -5,9 +5,9 @@ import torch
 from transformers import GenerationConfig
 
 from sa2va_bento.engine.sequence import Sequence
-from sa2va_bento.model.family import parameter_dtype
+from sa2va_bento.model.base import parameter_dtype
 from sa2va_bento.model.grounding import decode_masks, encode_image
-from sa2va_bento.model.internvl import InternVLSa2VA
+from sa2va_bento.model.internvl.model import InternVLSa2VA
 
 
 @torch.inference_mode()
@@ -18,7 +18,7 @@ def answer(model: InternVLSa2VA, sequence: Sequence, image_token_id: int, reply:
         raise ValueError("the sequence has no picture")
     device, dtype = next(model.parameters()).device, parameter_dtype(model)
     ids = torch.tensor([sequence.prompt_ids], device=device)
-    tiles = torch.from_numpy(picture.load_tiles()).to(device, dtype)
+    tiles = torch.from_numpy(picture.tiles()).to(device, dtype)
     tokens = reply or sequence.max_new_tokens
     generated = model.language_model.generate(
         inputs_embeds=model.embed(ids, model.encode_tiles(tiles).flatten(0, 1), image_token_id),
@@ -30,7 +30,7 @@ def answer(model: InternVLSa2VA, sequence: Sequence, image_token_id: int, reply:
     places = (generated.sequences[0, :-1] == sequence.seg_id).nonzero().flatten().tolist()
     for place in places:
         hidden = generated.hidden_states[place + 1][-1][0, -1:]
-        pixels = torch.from_numpy(picture.load_sam_pixels()).to(device, dtype)
+        pixels = torch.from_numpy(picture.sam_pixels()).to(device, dtype)
         features = encode_image(model.grounding_encoder, pixels[None])
         decode_masks(model.grounding_encoder, features, model.seg_prompts(hidden)).logits.float().cpu()
     return len(places)

@@ -20,15 +20,15 @@ import torch
 
 from benchmarks.compare import free_port, running
 from benchmarks.pictures import encoded, picture, questions
+from sa2va_bento.engine.limits import Limits
 from sa2va_bento.engine.runner import Runner
-from sa2va_bento.engine.scheduler import Limits
-from sa2va_bento.model.checkpoint import choose_placement, load_model
-from sa2va_bento.model.hub import resolve
-from sa2va_bento.model.tokenizer import PromptTokenizer
-from sa2va_bento.pipeline import Pipeline
-from sa2va_bento.prompt import IMAGE_CONTEXT
-from sa2va_bento.result import PredictRequest
+from sa2va_bento.model.chat_template import IMAGE_CONTEXT
+from sa2va_bento.model.loading.checkpoint import choose_placement, load_model
+from sa2va_bento.model.loading.hub import resolve
+from sa2va_bento.model.loading.tokenizers import PromptTokenizer
+from sa2va_bento.processing.processor import Processor
 from sa2va_bento.settings import Settings, load_settings
+from sa2va_bento.types import PredictRequest
 
 ROUNDS = 20
 
@@ -46,7 +46,7 @@ class Bench:
         self.model = load_model(folder, choose_placement(settings.device, settings.dtype))
         tokenizer = PromptTokenizer.from_dir(folder)
         self.image_token_id = tokenizer.id_of(IMAGE_CONTEXT)
-        self.pipeline = Pipeline(self.model.config, tokenizer, settings)
+        self.pipeline = Processor(self.model.config, tokenizer, settings)
         self.runner = self.new_runner()
 
     def new_runner(self) -> Runner:
@@ -56,9 +56,9 @@ class Bench:
         """Seconds from a prepared request to its first token; `seen`: the picture was asked about before."""
         image = picture(seed)
         for prompt in ("How many circles are there?", "What color is the square?")[: 2 if seen else 1]:
-            sequence = self.pipeline.prepare(PredictRequest(prompt, image)).sequence
+            sequence = self.pipeline.prepare(PredictRequest(prompt, image))
             start = time.perf_counter()
-            sequence.skip(*self.runner.reuse([sequence]))
+            sequence.skip(*self.runner.load_prefixes([sequence]))
             if not sequence.is_encoded:
                 self.runner.encode([sequence])
             self.runner.prefill([sequence], 4096)
@@ -68,11 +68,11 @@ class Bench:
 
     def grounding(self, seed: int, masks: int) -> float:
         """Seconds of the grounding stage of a reply with that many `[SEG]`."""
-        sequence = self.pipeline.prepare(PredictRequest("x", picture(seed))).sequence
+        sequence = self.pipeline.prepare(PredictRequest("x", picture(seed)))
         assert sequence.picture
-        sequence.picture.load_sam_pixels()
+        sequence.picture.sam_pixels()
         states = torch.randn(masks, self.model.config.llm.hidden_size)
-        self.runner._hold(sequence).seg_hidden = list(states)
+        self.runner._state(sequence).seg_hidden = list(states)
         start = time.perf_counter()
         self.runner.ground([sequence])
         spent = time.perf_counter() - start
@@ -95,7 +95,9 @@ def around_the_engine() -> float:
             answer = connection.getresponse().read()
             wall = 1e3 * (time.perf_counter() - start)
             stages = json.loads(answer)["timings_ms"]
-            spent.append(wall - sum(stages[name] for name in ("queue", "preprocess", "prefill", "decode", "segment")))
+            spent.append(
+                wall - sum(stages[name] for name in ("queue", "preprocess", "encode", "prefill", "decode", "segment"))
+            )
     return statistics.median(spent[20:])
 
 

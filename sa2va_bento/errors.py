@@ -1,15 +1,16 @@
 """Every error this project raises on purpose, each with the HTTP status that the edge answers with.
 
-Raised deep, mapped to a response once (`sa2va_bento.web.responses`). A message is written for the person who
+Raised deep, mapped to a response once (`sa2va_bento.web.errors`). A message is written for the person who
 sent the request: it names the field and the limit, never a path or a line of code.
 """
 
 
 class Sa2VAError(Exception):
-    """Base of the tree. `status` is the HTTP status, `retry_after_s` the value of a `Retry-After` header, `code` a name
-    for programs where the status alone does not tell."""
+    """Base of the tree. `status` is the HTTP status, `reason` what the metrics call it, `retry_after_s` the value of a
+    `Retry-After` header, `code` a name for programs where the status alone does not tell."""
 
     status = 500
+    reason = "internal"
     code: str | None = None
     retry_after_s: int | None = None
 
@@ -22,18 +23,21 @@ class BadRequestError(Sa2VAError):
     """A missing or malformed field, undecodable base64 or image, an empty prompt."""
 
     status = 400
+    reason = "bad_request"
 
 
 class UnauthorizedError(Sa2VAError):
     """A missing or wrong key where keys are configured."""
 
     status = 401
+    reason = "unauthorized"
 
 
 class UnknownModelError(Sa2VAError):
     """A model that is not the one served."""
 
     status = 404
+    reason = "unknown_model"
     code = "model_not_found"
 
 
@@ -41,18 +45,21 @@ class PayloadTooLargeError(Sa2VAError):
     """A body, an image (pixels) or a prompt (tokens) over its limit."""
 
     status = 413
+    reason = "too_large"
 
 
 class UnsupportedMediaError(Sa2VAError):
     """A content type or an image format that is not supported."""
 
     status = 415
+    reason = "unsupported_media"
 
 
 class RateLimitedError(Sa2VAError):
     """The caller has asked too often; `retry_after_s` says when it may again."""
 
     status = 429
+    reason = "rate_limited"
 
     def __init__(self, message: str, retry_after_s: int) -> None:
         super().__init__(message)
@@ -63,6 +70,7 @@ class OverloadedError(Sa2VAError):
     """The queue is full; try again later."""
 
     status = 503
+    reason = "overloaded"
     retry_after_s = 1
 
 
@@ -70,6 +78,7 @@ class NotReadyError(Sa2VAError):
     """The model is still loading or the engine has stopped."""
 
     status = 503
+    reason = "not_ready"
     retry_after_s = 5
 
 
@@ -77,12 +86,14 @@ class DeadlineExceededError(Sa2VAError):
     """The request's deadline passed before its answer was complete."""
 
     status = 504
+    reason = "deadline"
 
 
 class RequestCancelledError(Sa2VAError):
     """The client went away; the answer is for the log only (499 is nginx's convention)."""
 
     status = 499
+    reason = "client_gone"
 
 
 class InferenceError(Sa2VAError):
@@ -95,6 +106,7 @@ class DeviceLostError(Sa2VAError):
     """The device does not compute any more; only a new process can help."""
 
     status = 503
+    reason = "device_lost"
     retry_after_s = 10
 
 

@@ -1,66 +1,81 @@
-"""A loaded model that answers requests from any thread: admission, the preparing threads, the engine's thread."""
+"""A loaded model that answers requests from any thread: admission, the worker pool, the engine's thread."""
 
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from PIL import Image
 
-from sa2va_bento.engine.bridge import EngineThread
+from sa2va_bento import metrics
+from sa2va_bento.engine.engine import Observer
+from sa2va_bento.engine.limits import limits_of
 from sa2va_bento.engine.runner import Runner
 from sa2va_bento.engine.scheduler import Scheduler
 from sa2va_bento.engine.sequence import Generation, MaskLogits, Sequence
+from sa2va_bento.engine.thread import EngineThread
 from sa2va_bento.engine.warmup import warm_up
+from sa2va_bento.engine.workload import workload_of
 from sa2va_bento.errors import InferenceError, OverloadedError, PayloadTooLargeError, Sa2VAError
-from sa2va_bento.model.checkpoint import Placement, choose_placement, load_model
+from sa2va_bento.model.base import Sa2VA, parameter_dtype
 from sa2va_bento.model.config import CheckpointConfig
-from sa2va_bento.model.families import read_config
-from sa2va_bento.model.family import Sa2VA, parameter_dtype
-from sa2va_bento.model.hub import description, resolve
-from sa2va_bento.model.memory import estimate
-from sa2va_bento.model.spread import DeviceMap, place
-from sa2va_bento.model.tokenizer import PromptTokenizer
-from sa2va_bento.pipeline import Pipeline, Prepared
-from sa2va_bento.prompt import TEMPLATES
-from sa2va_bento.result import Prediction, PredictRequest, Segment, SegmentReady, StreamEvent, TextDelta
+from sa2va_bento.model.loading.checkpoint import Placement, choose_placement, load_model
+from sa2va_bento.model.loading.device_map import DeviceMap, place
+from sa2va_bento.model.loading.hub import fetch_config, resolve
+from sa2va_bento.model.loading.memory import device_memory, estimate
+from sa2va_bento.model.loading.tokenizers import PromptTokenizer
+from sa2va_bento.model.registry import read_config
+from sa2va_bento.processing.processor import Processor
+from sa2va_bento.processing.workers import SerialQueue, WorkerPool
 from sa2va_bento.settings import Settings
-from sa2va_bento.streaming import Strand
-from sa2va_bento.workload import limits_of, workload_of
+from sa2va_bento.types import (
+    EngineStats,
+    Exchange,
+    Prediction,
+    PredictRequest,
+    RequestContext,
+    Segment,
+    SegmentReady,
+    Stage,
+    StreamEvent,
+    TextDelta,
+)
 
 logger = logging.getLogger(__name__)
 
-PREPARE_THREADS = 2
-"""Threads that turn pictures into tensors and logits into masks, beside the engine's own."""
+MOST_WORKERS = 4
+"""Most threads that decode pictures, turn them into tensors, and logits into masks and answers, beside the engine's."""
 
 WARM_UP = PredictRequest("Please segment everything.", Image.new("RGB", (448, 448)), max_new_tokens=2)
 
+Made = TypeVar("Made")
+Rendered = TypeVar("Rendered")
 OnEvent = Callable[[StreamEvent], None]
 
 
 class Predictor:
-    """Made by `load`. `submit` and `predict` may be called from any thread."""
+    """Made by `load`. `predict`, `submit` and `answer` may be called from any thread."""
 
     def __init__(self, model: Sa2VA, tokenizer: PromptTokenizer, settings: Settings) -> None:
-        self._pipeline = Pipeline(model.config, tokenizer, settings)
+        self._processor = Processor(model.config, tokenizer, settings)
         limits = limits_of(settings, model.config)
-        image_token = tokenizer.id_of(TEMPLATES[model.config.template].image_token)
         self._runner = Runner(
             model,
-            image_token,
+            self._processor.image_token_id,
             limits,
             feature_cache_bytes=settings.feature_cache_bytes,
             prefix_cache_bytes=settings.prefix_cache_bytes,
         )
         if self._runner.device.type == "cuda":  # on a CPU there is little to gain, and a large model takes a minute
             self.warm_up()
-        self._engine = EngineThread(self._runner, Scheduler(limits))
-        self._pool = ThreadPoolExecutor(PREPARE_THREADS, thread_name_prefix="sa2va-prepare")
+        self._engine = EngineThread(self._runner, Scheduler(limits), _MetricsObserver(self))
+        self._workers = WorkerPool(min(MOST_WORKERS, max(2, os.cpu_count() or 1)))
         self._max_pending = settings.max_queue
         self._pending, self._lock = 0, threading.Lock()
         self.info = _info(model)
@@ -76,7 +91,7 @@ class Predictor:
         if threads := settings.threads or _cpu_threads(placement.device):
             torch.set_num_threads(threads)
         wanted = (settings.model_dir_or_id, settings.model_revision, settings.cache_dir)
-        parts = _fit(read_config(description(*wanted) / "config.json"), placement, settings)
+        parts = _fit(read_config(fetch_config(*wanted) / "config.json"), placement, settings)
         folder = resolve(*wanted)  # gigabytes, which a model that does not fit is spared
         tokenizer = PromptTokenizer.from_dir(folder)
         return cls(load_model(folder, placement, settings.quantization, parts), tokenizer, settings)
@@ -84,8 +99,7 @@ class Predictor:
     def warm_up(self) -> None:
         """Answers a black square that nobody asks about, unless a picture is more than the context holds."""
         with suppress(PayloadTooLargeError):
-            sequence = self._pipeline.prepare(WARM_UP).sequence
-            warm_up(self._runner, sequence, self._runner.limits.max_prefill)
+            warm_up(self._runner, self._processor.prepare(WARM_UP), self._runner.limits.max_prefill)
 
     @property
     def is_ready(self) -> bool:
@@ -100,30 +114,45 @@ class Predictor:
         """Requests accepted and not yet answered."""
         return self._pending
 
+    def stats(self) -> EngineStats:
+        """What the engine holds: its KV cache, its feature and prefix caches."""
+        return self._runner.stats()
+
+    def device_memory(self) -> tuple[int, int]:
+        """Bytes in use and in all on the model's device."""
+        return device_memory(self._runner.device)
+
     def predict(self, request: PredictRequest) -> Prediction:
         """Blocking form of `submit`."""
         return self.submit(request).result()
 
     def submit(self, request: PredictRequest, on_event: OnEvent | None = None) -> "Future[Prediction]":
+        """`answer` for a request that is there already, as a prediction. `on_event` is told how the answer grows."""
+        return self.answer(_Plain(request, on_event))
+
+    def answer(self, exchange: Exchange[Rendered]) -> "Future[Rendered]":
         """Queues a request. Cancelling the future takes it out of the engine within one token.
 
         The future fails with what is wrong with the request: BadRequestError, PayloadTooLargeError,
-        DeadlineExceededError, InferenceError. `on_event` is told how the answer grows, on threads of the predictor and
-        before the future is done; it must be quick.
+        DeadlineExceededError, InferenceError.
 
         Raises:
             OverloadedError: at once, when `max_queue` requests are pending.
         """
         self._admit()
-        job = _Job(request, self._pipeline, self._runner, self._engine, self._pool, on_event)
-        job.answer.add_done_callback(lambda _: self._leave())
-        self._pool.submit(job.prepare)
-        return job.answer
+        task = _Task(exchange, self._processor, self._runner, self._engine, self._workers)
+        task.answer.add_done_callback(lambda _: self._leave())
+        self._workers.submit(task.prepare)
+        return task.answer
+
+    def in_worker(self, work: Callable[[], Made]) -> "Future[Made]":
+        """What `work` will have returned, done in a worker thread."""
+        return self._workers.submit(work)
 
     def close(self) -> None:
         """Stops the engine; unfinished requests fail with NotReadyError."""
         self._engine.close()
-        self._pool.shutdown(wait=True)
+        self._workers.close()
 
     def _admit(self) -> None:
         with self._lock:
@@ -136,99 +165,181 @@ class Predictor:
             self._pending -= 1
 
 
-class _Job:
-    """One request on its way: prepared in the pool, generated on the engine's thread, finished in the pool. Whatever
-    goes wrong ends in its `answer`. It is the sequence's listener where the answer is watched."""
+@dataclass(frozen=True)
+class _Plain:
+    """The exchange of a caller in the same process."""
+
+    request: PredictRequest
+    on_event: OnEvent | None = None
+
+    @property
+    def context(self) -> RequestContext:
+        return self.request.context
+
+    def read(self) -> PredictRequest:
+        return self.request
+
+    def begin(self) -> bool:
+        return self.on_event is not None
+
+    def tell(self, event: StreamEvent) -> None:
+        if self.on_event:
+            self.on_event(event)
+
+    def render(self, prediction: Prediction) -> Prediction:
+        return prediction
+
+
+class _Task(Generic[Rendered]):
+    """One request on its way: read and prepared by a worker, generated on the engine's thread, finished and rendered by
+    a worker. Whatever goes wrong ends in its `answer`. It is the sequence's listener where the answer is watched."""
 
     def __init__(
         self,
-        request: PredictRequest,
-        pipeline: Pipeline,
+        exchange: Exchange[Rendered],
+        processor: Processor,
         runner: Runner,
         engine: EngineThread,
-        pool: ThreadPoolExecutor,
-        on_event: OnEvent | None,
+        workers: WorkerPool,
     ) -> None:
-        self.answer: Future[Prediction] = Future()
-        self._request, self._pipeline, self._runner, self._engine = request, pipeline, runner, engine
-        self._strand, self._on_event = Strand(pool), on_event
-        self._text = pipeline.reply_text(request)
+        self.answer: Future[Rendered] = Future()
+        self._exchange, self._clock = exchange, exchange.context.clock
+        self._processor, self._runner, self._engine = processor, runner, engine
+        self._queue = SerialQueue(workers)
         self._segments: tuple[Segment, ...] = ()
-        self._started = time.perf_counter()
 
     def prepare(self) -> None:
-        """In the pool: pixels and prompt, then over to the engine."""
+        """By a worker: pixels and prompt, then over to the engine."""
         if self.answer.cancelled():
             return
+        self._clock.lap(Stage.QUEUE)
         try:
-            prepared = self._prepared = self._pipeline.prepare(self._request)
-            if prepared.picture and prepared.picture.tiles_key not in self._runner.tile_features:
-                prepared.picture.tiles()
-            self._start(prepared)
-            if prepared.picture and prepared.picture.key not in self._runner.sam_features:
-                prepared.picture.sam_pixels()  # while the language model reads
-        except Exception as error:
+            self._request = self._exchange.read()
+            self._clock.lap(Stage.IMAGE_DECODE)
+            sequence = self._sequence = self._processor.prepare(self._request)
+            picture = sequence.picture
+            if picture and picture.tiles_key not in self._runner.tile_features:
+                picture.tiles()
+            self._clock.lap(Stage.PREPROCESS)
+            self._start(sequence)
+            if picture and picture.key not in self._runner.sam_features:
+                picture.sam_pixels()  # while the language model reads
+        except BaseException as error:
             self._fail(error)
 
     def on_token(self, token: int) -> None:
-        self._tell_text(self._text.push(token))
+        self._tell_text(self._detokenizer.push(token))
 
     def on_masks(self, sequence: Sequence) -> None:
         ids, masks = tuple(sequence.output_ids), sequence.masks
-        self._in_pool(lambda: self._show_segments(ids, masks))
+        self._in_worker(lambda: self._show_segments(ids, masks))
 
-    def _start(self, prepared: Prepared) -> None:
-        sequence = prepared.sequence
+    def _start(self, sequence: Sequence) -> None:
+        self._parser = self._processor.reply_parser(self._request)
+        self._detokenizer = self._processor.detokenizer(self._request)
         sequence.is_cancelled = self.answer.cancelled
-        sequence.listener = self if self._on_event else None
-        sequence.spent("preprocess", time.perf_counter() - self._started)
-        self._engine.submit(sequence).add_done_callback(lambda done: self._in_pool(lambda: self._finish(done)))
+        self._is_watched = self._exchange.begin()
+        sequence.listener = self if self._is_watched else None
+        self._engine.submit(sequence).add_done_callback(lambda done: self._in_worker(lambda: self._finish(done)))
 
-    def _in_pool(self, work: Callable[[], None]) -> None:
+    def _in_worker(self, work: Callable[[], None]) -> None:
         try:
-            self._strand.submit(work)
+            self._queue.submit(work)
         except RuntimeError as error:  # the pool has closed meanwhile
             self._fail(error)
 
     def _show_segments(self, ids: tuple[int, ...], masks: tuple[MaskLogits, ...]) -> None:
-        start = len(self._segments)
+        start, picture = len(self._segments), self._sequence.picture
         try:
-            self._segments += self._pipeline.segments(self._prepared, ids, masks, start)
-        except Exception as error:
+            phrases = self._parser.phrases(ids)
+            if picture:
+                self._segments += self._processor.segments(self._request, picture, masks[start:], phrases[start:])
+        except BaseException as error:
             self._fail(error)
         for index, segment in enumerate(self._segments[start:], start):
             self._tell(SegmentReady(index, segment))
 
     def _finish(self, generated: "Future[Generation]") -> None:
         try:
-            prediction = self._pipeline.finish(self._prepared, generated.result(), self._segments)
-        except Exception as error:
+            generation = generated.result()
+            self._clock.lap(Stage.QUEUE)
+            prediction = self._predict(generation)
+            if self._is_watched:
+                self._tell_text(self._detokenizer.rest())
+            rendered = self._exchange.render(prediction)
+        except BaseException as error:
             self._fail(error)
             return
-        self._tell_text(self._text.rest())
-        total = {"total": 1e3 * (time.perf_counter() - self._started)}
+        _count(self._sequence, prediction)
         if self.answer.set_running_or_notify_cancel():
-            self.answer.set_result(replace(prediction, timings_ms={**prediction.timings_ms, **total}))
+            self.answer.set_result(rendered)
+
+    def _predict(self, generation: Generation) -> Prediction:
+        prediction = self._processor.finish(self._request, self._sequence, generation, self._parser, self._segments)
+        self._clock.lap(Stage.SEGMENT)
+        return prediction.with_timings(self._clock.timings_ms)
 
     def _tell_text(self, text: str) -> None:
         if text:
             self._tell(TextDelta(text))
 
     def _tell(self, event: StreamEvent) -> None:
-        if self._on_event is None:
+        if not self._is_watched:
             return
         try:
-            self._on_event(event)
+            self._exchange.tell(event)
         except Exception:  # a watcher that breaks does not break the engine
-            logger.exception("an answer's watcher failed")
-            self._on_event = None
+            logger.exception("request %s: its watcher failed", self._exchange.context.request_id)
+            self._is_watched = False
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         if not isinstance(error, Sa2VAError):
-            logger.error("a request failed", exc_info=error)
+            logger.error("request %s failed", self._exchange.context.request_id, exc_info=error)
             error = InferenceError("the request failed")
         with suppress(InvalidStateError):  # cancelled, or failed before
             self.answer.set_exception(error)
+
+
+class _MetricsObserver(Observer):
+    """Keeps the gauges of a predictor's engine."""
+
+    INTERVAL_S = 1.0
+    """Between two looks at caches and memory."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        self._predictor, self._caches = predictor, metrics.CacheCounters()
+        self._looked_at = 0.0
+
+    def on_batch(self, stage: Stage, size: int) -> None:
+        metrics.batch_size.labels(stage).observe(size)
+
+    def on_step(self, running: int, waiting: int) -> None:
+        metrics.requests_running.set(running)
+        metrics.requests_waiting.set(max(0, self._predictor.queue_depth - running))
+        if running and time.monotonic() - self._looked_at < self.INTERVAL_S:
+            return
+        self._looked_at = time.monotonic()
+        stats, (used, total) = self._predictor.stats(), self._predictor.device_memory()
+        self._caches.update(stats)
+        metrics.kv_cache_usage_ratio.set(stats.kv_tokens / stats.kv_capacity)
+        metrics.device_memory_used.set(used)
+        metrics.device_memory_total.set(total)
+
+
+def _count(sequence: Sequence, prediction: Prediction) -> None:
+    """Adds an answer to the counters."""
+    usage, clock = prediction.usage, sequence.clock
+    metrics.requests_total.inc()
+    metrics.prompt_tokens.inc(usage.prompt_tokens)
+    metrics.generation_tokens.inc(usage.completion_tokens)
+    metrics.segments.inc(len(prediction.segments))
+    for stage, seconds in clock.seconds.items():
+        metrics.stage_seconds.labels(stage).observe(seconds)
+    if sequence.first_token_at is not None:
+        metrics.time_to_first_token.observe(sequence.first_token_at - clock.started)
+    if usage.completion_tokens > 1:
+        decoding = clock.seconds.get(Stage.DECODE, 0.0)
+        metrics.time_per_output_token.observe(decoding / (usage.completion_tokens - 1))
 
 
 def _fit(config: CheckpointConfig, placement: Placement, settings: Settings) -> DeviceMap | None:

@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 
 from sa2va_bento.engine.engine import Engine, Outcome
-from sa2va_bento.engine.scheduler import Limits, Scheduler
-from sa2va_bento.engine.sequence import MaskLogits, PictureInput, Sequence
+from sa2va_bento.engine.limits import Limits
+from sa2va_bento.engine.scheduler import Scheduler
+from sa2va_bento.engine.sequence import MaskLogits, Sequence
+from sa2va_bento.types import Picture, TokenGrid
 
 STOP, BAD, SEG = 0, -1, 7
 MASK = MaskLogits(np.zeros((2, 2), np.float32), 0.5, 0.5)
 NO_PIXELS = np.zeros(0, np.float32)
-PICTURE = PictureInput("key", "key/1x1", 1, lambda: NO_PIXELS, lambda: NO_PIXELS, ((1, 1),))
+PICTURE = Picture("key", "key/1x1", 1, lambda: NO_PIXELS, lambda: NO_PIXELS, (TokenGrid(1, 1),))
 
 
 class CountingRunner:
@@ -29,8 +31,8 @@ class CountingRunner:
         self.alive = True
         self.on_step = on_step
 
-    def reuse(self, sequences: list[Sequence]) -> list[int]:
-        self._note("reuse", sequences)
+    def load_prefixes(self, sequences: list[Sequence]) -> list[int]:
+        self._note("load_prefixes", sequences)
         return [self.known] * len(sequences)
 
     def encode(self, sequences: list[Sequence]) -> None:

@@ -5,11 +5,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 
 from sa2va_bento.errors import OverloadedError
-from sa2va_bento.result import Prediction, PredictRequest, Segment, SegmentReady, StreamEvent, TextDelta, Usage
+from sa2va_bento.types import Exchange, Prediction, PredictRequest, Segment, SegmentReady, StreamEvent, TextDelta, Usage
+
+Made = TypeVar("Made")
+Rendered = TypeVar("Rendered")
 
 
 class FakePredictor:
@@ -35,24 +39,24 @@ class FakePredictor:
         self.info = {"family": "fake", "device": "cpu", "dtype": "float32"}
         self._pending = 0
         self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(16)
+        self._pool = ThreadPoolExecutor(64, "fake-worker")
 
     @property
     def queue_depth(self) -> int:
         return self._pending
 
-    def submit(
-        self, request: PredictRequest, on_event: Callable[[StreamEvent], None] | None = None
-    ) -> "Future[Prediction]":
+    def answer(self, exchange: Exchange[Rendered]) -> "Future[Rendered]":
         with self._lock:
             if self._pending >= self.capacity:
                 raise OverloadedError("the queue is full")
             self._pending += 1
-        self.requests.append(request)
-        future: Future[Prediction] = Future()
+        future: Future[Rendered] = Future()
         future.add_done_callback(self._leave)
-        self._pool.submit(self._work, request, future, on_event)
+        self._pool.submit(self._work, exchange, future)
         return future
+
+    def in_worker(self, work: Callable[[], Made]) -> "Future[Made]":
+        return self._pool.submit(work)
 
     def close(self) -> None:
         self.closed = True
@@ -60,31 +64,38 @@ class FakePredictor:
         self.rest.set()
         self._pool.shutdown(wait=False)
 
-    def _leave(self, future: "Future[Prediction]") -> None:
+    def _leave(self, future: "Future[Any]") -> None:
         with self._lock:
             self._pending -= 1
             self.cancelled += future.cancelled()
 
-    def _work(
-        self, request: PredictRequest, future: "Future[Prediction]", on_event: Callable[[StreamEvent], None] | None
-    ) -> None:
-        self._wait(self.gate, future)
-        if on_event:
-            for number, event in enumerate(events(answer(request))):
-                if number:
-                    self._wait(self.rest, future)
-                if future.cancelled() or (self.failure and number):
-                    break
-                self.told_at.append(time.monotonic())
-                on_event(event)
-        if not future.set_running_or_notify_cancel():
+    def _work(self, exchange: Exchange[Rendered], future: "Future[Rendered]") -> None:
+        try:
+            rendered = self._rendered(exchange, future)
+        except Exception as error:
+            if not future.cancelled():
+                future.set_exception(error)
             return
-        if self.failure is not None:
-            future.set_exception(self.failure)
-        else:
-            future.set_result(answer(request))
+        if future.set_running_or_notify_cancel():
+            future.set_result(rendered)
 
-    def _wait(self, event: threading.Event, future: "Future[Prediction]") -> None:
+    def _rendered(self, exchange: Exchange[Rendered], future: "Future[Rendered]") -> Rendered:
+        request = exchange.read()
+        self.requests.append(request)
+        watched = exchange.begin()
+        self._wait(self.gate, future)
+        for number, event in enumerate(events(answer(request)) if watched else ()):
+            if number:
+                self._wait(self.rest, future)
+            if future.cancelled() or (self.failure and number):
+                break
+            self.told_at.append(time.monotonic())
+            exchange.tell(event)
+        if self.failure is not None:
+            raise self.failure
+        return exchange.render(answer(request))
+
+    def _wait(self, event: threading.Event, future: "Future[Any]") -> None:
         while not event.wait(0.01) and not future.cancelled():
             pass
 

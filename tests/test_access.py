@@ -12,8 +12,9 @@ from starlette.testclient import TestClient
 
 from sa2va_bento.errors import StartupError
 from sa2va_bento.settings import Settings, load_settings
-from sa2va_bento.web import access
-from sa2va_bento.web.access import Access, KeyRing, RateLimit
+from sa2va_bento.web import access, rate_limit
+from sa2va_bento.web.access import Access, KeyRing
+from sa2va_bento.web.rate_limit import TokenBuckets
 from tests.fakes import FakePredictor
 from tests.pictures import PICTURE
 from tests.serving import client_of, server_of
@@ -107,7 +108,7 @@ def test_no_body_is_read_without_a_key() -> None:
         statuses.append(message.get("status"))
 
     scope = {"type": "http", "method": "POST", "path": "/process", "headers": []}
-    asyncio.run(Access(never, ["a"], None)(scope, never, send))
+    asyncio.run(Access(never, ["a"], None, frozenset())(scope, never, send))
     assert statuses[0] == 401
 
 
@@ -158,7 +159,7 @@ class Clock:
 
 def test_a_bucket_holds_a_minute_and_refills_evenly() -> None:
     clock = Clock()
-    limit = RateLimit(6, clock)
+    limit = TokenBuckets(6, clock)
     assert [limit.take("a") for _ in range(6)] == [0] * 6
     assert limit.take("a") == pytest.approx(10)
     assert limit.take("b") == 0
@@ -173,9 +174,9 @@ def test_a_bucket_holds_a_minute_and_refills_evenly() -> None:
 
 
 def test_callers_are_forgotten_in_time_and_never_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access, "MOST_CALLERS", 10)
+    monkeypatch.setattr(rate_limit, "MOST_CALLERS", 10)
     clock = Clock()
-    limit = RateLimit(1, clock)
+    limit = TokenBuckets(1, clock)
     for number in range(50):
         limit.take(str(number))
     assert len(limit._buckets) <= 11

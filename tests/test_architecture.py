@@ -1,4 +1,5 @@
-"""Imports go one way: the core knows neither HTTP nor the edge, and only the settings read the environment."""
+"""Imports go one way, by folder: web, cli -> predictor -> processing -> engine -> model, and media beside them, all on
+a ground floor of settings, errors, types and metrics that knows nobody. Only `web` knows HTTP."""
 
 import ast
 from pathlib import Path
@@ -6,24 +7,40 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "sa2va_bento"
-MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
-EDGE = ("sa2va_bento.schemas", "sa2va_bento.web")
-HTTP = ("bentoml", "starlette", "fastapi", "uvicorn", "httpx")
+MODULES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+GROUND = ("errors", "settings", "types", "metrics", "__init__")
 
-FORBIDDEN = {
-    "engine": (*EDGE, *HTTP, "sa2va_bento.media", "sa2va_bento.masks", "sa2va_bento.pipeline", "sa2va_bento.predictor"),
-    "model": (*EDGE, *HTTP, "sa2va_bento.engine", "sa2va_bento.media", "sa2va_bento.masks", "sa2va_bento.pipeline"),
-    "engine/sequence.py": ("torch", "transformers"),
-    "engine/scheduler.py": ("torch", "transformers"),
-    "engine/engine.py": ("torch", "transformers"),
-    "media.py": (*EDGE, *HTTP),
-    "masks.py": (*EDGE, *HTTP),
-    "overlay.py": (*EDGE, *HTTP),
-    "prompt.py": (*EDGE, *HTTP),
-    "preprocess.py": (*EDGE, *HTTP),
-    "pipeline.py": (*EDGE, *HTTP),
-    "predictor.py": (*EDGE, *HTTP),
+ROOMS: dict[str, tuple[str, ...]] = {
+    "errors.py": (),
+    "types.py": (),
+    "settings.py": ("errors",),
+    "metrics.py": ("types",),
+    "__init__.py": ("predictor", "settings", "types", "errors"),
+    "__main__.py": ("cli",),
+    "predictor.py": (*GROUND, "processing", "engine", "model"),
+    "processing/": (*GROUND, "processing", "engine.sequence", "engine.limits", "model"),
+    "engine/": (*GROUND, "engine", "model"),
+    "model/": (*GROUND, "model"),
+    "media/": (*GROUND, "media"),
+    "cli/": (*GROUND, "cli", "predictor", "processing", "engine", "model", "media"),
+    "web/": (*GROUND, "web", "media", "predictor"),
 }
+"""A file or a folder of the package, and what of the package it may import."""
+
+HTTP = ("bentoml", "starlette", "fastapi", "uvicorn", "httpx", "httpcore")
+TORCH = ("torch", "transformers", "accelerate", "safetensors")
+FOREIGN: dict[str, tuple[str, ...]] = {
+    **{room: HTTP for room in ROOMS if room != "web/"},
+    "web/": TORCH,
+    "media/": (*HTTP, *TORCH),
+    "types.py": (*HTTP, *TORCH),
+    "metrics.py": (*HTTP, *TORCH),
+    "engine/sequence.py": (*HTTP, *TORCH),
+    "engine/scheduler.py": (*HTTP, *TORCH),
+    "engine/limits.py": (*HTTP, *TORCH),
+    "engine/engine.py": (*HTTP, *TORCH),
+}
+"""And the libraries that it does without."""
 
 
 def imports_of(path: Path) -> set[str]:
@@ -32,27 +49,53 @@ def imports_of(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
-@pytest.mark.parametrize("where", FORBIDDEN)
-def test_imports_go_one_way(where: str) -> None:
-    found = [path for path in MODULES if path.relative_to(PACKAGE).as_posix().startswith(where)]
+def modules_in(place: str) -> list[tuple[str, Path]]:
+    return [
+        (name, path)
+        for name, path in MODULES.items()
+        if name == place or (place.endswith("/") and name.startswith(place))
+    ]
+
+
+def test_every_module_is_in_a_room() -> None:
+    homeless = [name for name in MODULES if not any(name == room or name.startswith(room) for room in ROOMS)]
+    assert homeless == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_go_one_way(room: str) -> None:
+    allowed = (*(f"sa2va_bento.{name}." for name in ROOMS[room]), "sa2va_bento.__version__.")
+    found = modules_in(room)
     assert found
-    prefixes = tuple(f"{name}." for name in FORBIDDEN[where])
-    wrong = [(path.name, name) for path in found for name in imports_of(path) if f"{name}.".startswith(prefixes)]
+    wrong = [
+        (name, imported)
+        for name, path in found
+        for imported in imports_of(path)
+        if imported.startswith("sa2va_bento") and not f"{imported}.".startswith(allowed)
+    ]
     assert wrong == []
 
 
+@pytest.mark.parametrize("place", FOREIGN)
+def test_libraries_stay_in_their_rooms(place: str) -> None:
+    prefixes = tuple(f"{name}." for name in FOREIGN[place])
+    found = modules_in(place)
+    assert found
+    assert [(name, i) for name, path in found for i in imports_of(path) if f"{i}.".startswith(prefixes)] == []
+
+
 def test_only_settings_read_the_environment() -> None:
-    readers = [path.name for path in MODULES if "environ" in path.read_text() or "getenv" in path.read_text()]
-    assert set(readers) <= {"settings.py", "startup.py"}  # the latter hands a process id from parent to child
+    readers = {name for name, path in MODULES.items() if "environ" in path.read_text() or "getenv" in path.read_text()}
+    assert readers <= {"settings.py", "web/startup.py"}  # the latter hands a process id from parent to child
 
 
 def test_no_remote_code_and_no_pickle() -> None:
-    for path in MODULES:
+    for path in MODULES.values():
         text = path.read_text()
         assert "trust_remote_code" not in text
         assert "torch.load(" not in text
-        assert not {"pickle", "cloudpickle", "dill"} & imports_of(path)
+        assert not {"pickle", "cloudpickle", "dill"} & {name.partition(".")[0] for name in imports_of(path)}

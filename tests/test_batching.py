@@ -10,14 +10,14 @@ import pytest
 import torch
 from transformers import Qwen2Config
 
-from sa2va_bento.engine.cache import KVPool
-from sa2va_bento.engine.features import FeatureCache
+from sa2va_bento.engine.feature_cache import FeatureCache
+from sa2va_bento.engine.kv_cache import KVCache
 from sa2va_bento.engine.sampler import SamplingBatch, choose
 from sa2va_bento.engine.sequence import Sequence
 from sa2va_bento.errors import DeviceLostError, NotReadyError, OverloadedError
 from sa2va_bento.predictor import Predictor
-from sa2va_bento.result import Prediction, PredictRequest, Sampling, Turn
 from sa2va_bento.settings import Settings
+from sa2va_bento.types import Prediction, PredictRequest, Sampling, Turn
 from tests.parity.goldens import module, write_checkpoint, write_scripted_checkpoint
 
 WORDS = ("what", "is", "the", "red", "disc", "near", "a", "blue", "bar", "and", "how", "many", "are", "there", "please")
@@ -79,7 +79,7 @@ def test_shuffled_arrivals_give_the_same_answers(alone: list[Prediction], crowd:
     for number, future in futures.items():
         answer = future.result(60)
         assert (answer.result, answer.usage) == (alone[number].result, alone[number].usage)
-    assert crowd._runner.prefixes.hits > 0
+    assert crowd._runner.prefix_cache.hits > 0
 
 
 def test_cancellations_in_the_middle_disturb_nobody(alone: list[Prediction], crowd: Predictor) -> None:
@@ -93,7 +93,7 @@ def test_cancellations_in_the_middle_disturb_nobody(alone: list[Prediction], cro
     crowd.predict(PredictRequest("and now?", max_new_tokens=2))  # by then the engine has dropped the others
     assert crowd.queue_depth == 0
     assert not crowd._runner._rows
-    assert not crowd._runner._held
+    assert not crowd._runner._states
 
 
 def test_beyond_the_queue_requests_are_refused_at_once_and_taken_again_later(wandering: Path) -> None:
@@ -197,7 +197,7 @@ def test_the_feature_cache_forgets_what_was_used_longest_ago() -> None:
 
 def test_rows_move_with_their_content() -> None:
     config = Qwen2Config(hidden_size=8, num_attention_heads=2, num_key_value_heads=1, num_hidden_layers=2)
-    pool = KVPool(config, 3, 10, torch.float32, torch.device("cpu"))
+    pool = KVCache(config, 3, 10, torch.float32, torch.device("cpu"))
     pool.keys[1][2, :, :4] = 7.0
     pool.move(2, 0, 4)
     assert np.array_equal(pool.keys[1][0, 0, :, 0], [7, 7, 7, 7, 0, 0, 0, 0, 0, 0])

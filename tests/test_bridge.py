@@ -7,9 +7,10 @@ from concurrent.futures import Future, wait
 
 import pytest
 
-from sa2va_bento.engine.bridge import EngineThread
-from sa2va_bento.engine.scheduler import Limits, Scheduler
+from sa2va_bento.engine.limits import Limits
+from sa2va_bento.engine.scheduler import Scheduler
 from sa2va_bento.engine.sequence import Generation, Sequence
+from sa2va_bento.engine.thread import EngineThread
 from sa2va_bento.errors import DeviceLostError, InferenceError, NotReadyError
 from tests.fake_runner import BAD, CountingRunner, sequence
 

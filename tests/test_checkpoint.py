@@ -11,11 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sa2va_bento.errors import CheckpointError
-from sa2va_bento.model import weights
-from sa2va_bento.model.checkpoint import Placement, choose_placement, inspect, load_model
-from sa2va_bento.model.internvl import InternVLSa2VA
-from sa2va_bento.model.keymap import GAUSSIAN_IN_TREE, plan, to_intree, to_published
-from sa2va_bento.model.tokenizer import PromptTokenizer
+from sa2va_bento.model.internvl.model import InternVLSa2VA
+from sa2va_bento.model.loading import weights
+from sa2va_bento.model.loading.checkpoint import Placement, choose_placement, inspect, load_model
+from sa2va_bento.model.loading.tokenizers import PromptTokenizer
+from sa2va_bento.model.loading.weight_names import GAUSSIAN_IN_TREE, plan, to_intree, to_published
+from sa2va_bento.model.registry import read_config
+from sa2va_bento.model.weight_rules import WeightRules
 from tests.parity.goldens import GOLDEN, module, write_checkpoint
 
 CPU = Placement(torch.device("cpu"), torch.float32)
@@ -65,14 +67,18 @@ def load_internvl(folder: Path) -> InternVLSa2VA:
 
 def test_key_map_is_its_own_inverse(original: Path) -> None:
     published = load_file(original / "model.safetensors")
-    back = to_published(to_intree(published))
+    rules = read_config(original / "config.json").weight_rules
+    back = to_published(to_intree(published, rules), rules)
     assert set(back) == set(published)
     assert all(torch.equal(back[name], published[name]) for name in published)
 
 
+NONE = WeightRules()
+
+
 def test_older_names_of_the_memory_fusers_scale_are_known() -> None:
-    new = plan([GAMMA.replace("gamma", "g_weight")])
-    assert list(plan([GAMMA])) == list(new) == list(plan([GAMMA.replace("gamma", "weight")]))
+    new = plan([GAMMA.replace("gamma", "g_weight")], NONE)
+    assert list(plan([GAMMA], NONE)) == list(new) == list(plan([GAMMA.replace("gamma", "weight")], NONE))
 
 
 def test_every_tensor_lands_and_nothing_stays_on_meta(original: Path) -> None:

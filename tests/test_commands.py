@@ -10,13 +10,12 @@ import torch
 
 from benchmarks.activations import measure
 from benchmarks.gpu import config_of
-from sa2va_bento.__main__ import main
+from sa2va_bento.cli.main import main
 from sa2va_bento.errors import CheckpointError
-from sa2va_bento.model.checkpoint import Placement, load_model
-from sa2va_bento.model.families import FAMILIES, read_config
-from sa2va_bento.model.internvl import InternVLSa2VA
-from sa2va_bento.model.language import LANGUAGE_MODELS
-from sa2va_bento.model.memory import (
+from sa2va_bento.model.internvl.language_models import LANGUAGE_MODELS
+from sa2va_bento.model.internvl.model import InternVLSa2VA
+from sa2va_bento.model.loading.checkpoint import Placement, load_model
+from sa2va_bento.model.loading.memory import (
     GIB,
     MARGIN,
     Workload,
@@ -26,10 +25,11 @@ from sa2va_bento.model.memory import (
     parameter_counts,
     refuse_if_too_large,
 )
-from sa2va_bento.model.qwen_vl_config import KINDS
+from sa2va_bento.model.loading.published import PUBLISHED
+from sa2va_bento.model.qwen_vl.config import KINDS
+from sa2va_bento.model.registry import read_config
 from sa2va_bento.predictor import Predictor
 from sa2va_bento.settings import NANO_PATH, Settings
-from sa2va_bento.zoo import LAYOUTS, ZOO
 from tests.parity.goldens import write_checkpoint
 
 
@@ -70,11 +70,11 @@ def test_the_estimate_of_activations_bounds_what_is_alive(load: Workload) -> Non
 
 
 def test_a_model_that_does_not_fit_is_refused_with_the_numbers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sa2va_bento.model.memory.free_memory", lambda device: 10 * 2**20)
+    monkeypatch.setattr("sa2va_bento.model.loading.memory.free_memory", lambda device: 10 * 2**20)
     with pytest.raises(CheckpointError, match=r"needs .* GiB \(weights .*\), cpu has 0\.01 GiB free; SA2VA_SLOTS"):
         Predictor.load(Settings(model_path=str(folder)))
     needed = estimate(read_config(folder / "config.json"), 4, Workload(1, 128, 64, 1, 1, 0))
-    monkeypatch.setattr("sa2va_bento.model.memory.free_memory", lambda device: needed.total)
+    monkeypatch.setattr("sa2va_bento.model.loading.memory.free_memory", lambda device: needed.total)
     refuse_if_too_large(needed, torch.device("cpu"))
 
 
@@ -92,7 +92,7 @@ def test_check_says_what_a_checkpoint_is(folder: Path, capsys: pytest.CaptureFix
 def test_check_says_whether_this_machine_holds_it(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sa2va_bento.model.memory.free_memory", lambda device: 10 * 2**20)
+    monkeypatch.setattr("sa2va_bento.model.loading.memory.free_memory", lambda device: 10 * 2**20)
     assert main(["check", str(folder)]) == 0
     assert "fits      no: the model needs " in capsys.readouterr().out
 
@@ -149,7 +149,7 @@ def test_a_download_that_is_stopped_says_how_to_go_on(
     def stop(*_: object) -> Path:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sa2va_bento.model.hub.resolve", stop)
+    monkeypatch.setattr("sa2va_bento.cli.download.resolve", stop)
     assert main(["download", "owner/name"]) == 130
     assert capsys.readouterr().err == "sa2va: stopped; the same command goes on from here\n"
 
@@ -159,10 +159,12 @@ def test_models_lists_the_zoo(capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["ByteDance/Sa2VA-1B", "InternViT-300M", "Qwen2.5-0.5B", "1.16", "2.2", "3.0"]
-    assert [line.split()[0] for line in lines[1 : 1 + len(ZOO)]] == [known.model for known in ZOO]
-    assert "32 requests (SA2VA_SLOTS) of 8192 tokens" in lines[2 + len(ZOO)]
+    assert [line.split()[0] for line in lines[1 : 1 + len(PUBLISHED)]] == [known.model for known in PUBLISHED]
+    assert "32 requests (SA2VA_SLOTS) of 8192 tokens" in lines[2 + len(PUBLISHED)]
 
 
-def test_the_layouts_that_are_listed_are_those_that_load() -> None:
-    assert dict(LAYOUTS) == {"Sa2VAChatModel": tuple(LANGUAGE_MODELS), "Sa2VAChatModelQwen": tuple(KINDS)}
-    assert [architecture for architecture, _ in LAYOUTS] == list(FAMILIES)
+def test_the_layouts_that_are_listed_are_those_that_load(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    printed = capsys.readouterr().out
+    assert f"Sa2VAChatModel: {', '.join(LANGUAGE_MODELS)}" in printed
+    assert f"Sa2VAChatModelQwen: {', '.join(KINDS)}" in printed

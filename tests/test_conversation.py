@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from sa2va_bento.errors import BadRequestError
-from sa2va_bento.result import Turn
-from sa2va_bento.schemas import parse_fields
-from sa2va_bento.web.conversation import Conversation, read_conversation
-from sa2va_bento.web.openai_schemas import ChatRequest
+from sa2va_bento.types import Turn
+from sa2va_bento.web.openai.messages import Conversation, read_conversation
+from sa2va_bento.web.openai.schemas import ChatRequest
+from sa2va_bento.web.schemas import parse_fields
 
 RED, BLUE = "data:image/png;base64,red", "data:image/png;base64,blue"
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from sa2va_bento.errors import BadRequestError
-from sa2va_bento.web import encoding
-from sa2va_bento.web.encoding import PIECE, Compression, Inflater
+from sa2va_bento.web import content_encoding as encoding
+from sa2va_bento.web.content_encoding import PIECE, Compression, Inflater
 from tests.fakes import FakePredictor
 from tests.pictures import PICTURE, encode, quarters
 from tests.serving import server_of

@@ -152,7 +152,7 @@ def test_what_was_read_for_others_is_neither_encoded_nor_read_again() -> None:
     shared.prefix = marked.prefix = Prefix("picture", 40)
     marked.picture = replace(PICTURE, region_cells=(np.ones(4, bool),))  # its regions' tokens are still to be read
     bench.run(shared, marked, text)
-    assert bench.runner.batches == [("reuse", 2), ("encode", 2), ("prefill", 3)]
+    assert bench.runner.batches == [("load_prefixes", 2), ("encode", 2), ("prefill", 3)]
     assert bench.runner.unread == [60, 60, 100]
 
 
@@ -171,7 +171,7 @@ def test_a_stop_string_ends_a_reply() -> None:
 def test_timings_name_the_stages() -> None:
     (outcome,) = Bench().run(sequence(9))
     assert isinstance(outcome, Generation)
-    assert set(outcome.timings_ms) == {"queue", "prefill", "decode", "segment"}
+    assert set(outcome.timings_ms) == {"queue", "encode", "prefill", "decode", "segment", "total"}
 
 
 def test_every_seg_that_was_read_has_a_mask_and_one_that_ends_the_reply_has_none() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from starlette.testclient import TestClient
 
-from sa2va_bento.schemas import ProcessRequest
+from sa2va_bento.web.schemas import ProcessRequest
 from tests.fakes import FakePredictor
 from tests.pictures import PICTURE, b64, bomb, encode, quarters
 from tests.serving import client_of
@@ -213,10 +213,10 @@ def test_health_ignores_a_body(client: TestClient) -> None:
     assert client.post("/health", content=b"{", headers={"Content-Type": JSON}).json()["status"] == "running"
 
 
-def test_a_bad_request_is_refused_while_the_queue_is_full() -> None:
+def test_a_full_queue_is_said_before_anything_is_read() -> None:
     full = FakePredictor(capacity=0)
     with client_of(full) as client:
-        check_error(client.post("/process", json={**GOOD, "prompt": ""}), 400, "prompt")
+        check_error(client.post("/process", json={**GOOD, "prompt": ""}), 503, "queue is full")
         response = client.post("/process", json=GOOD)
         check_error(response, 503, "queue is full")
         assert int(response.headers["retry-after"]) >= 1

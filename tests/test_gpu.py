@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from sa2va_bento.predictor import Predictor
-from sa2va_bento.result import PredictRequest
 from sa2va_bento.settings import Settings
+from sa2va_bento.types import PredictRequest
 from tests.parity.goldens import iou, module, write_checkpoint, write_scripted_checkpoint
 
 pytestmark = pytest.mark.gpu

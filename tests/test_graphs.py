@@ -1,6 +1,6 @@
 import pytest
 
-from sa2va_bento.engine.graphs import bucket, buckets
+from sa2va_bento.engine.cuda_graphs import bucket, buckets
 
 
 @pytest.mark.parametrize(

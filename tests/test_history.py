@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from sa2va_bento.result import Turn
+from sa2va_bento.types import Turn
 from tests.fakes import FakePredictor
 from tests.pictures import PICTURE, encode, quarters
 

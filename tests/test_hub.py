@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from sa2va_bento.__main__ import main
+from sa2va_bento.cli.main import main
 from sa2va_bento.errors import CheckpointError
-from sa2va_bento.model.hub import resolve
+from sa2va_bento.model.loading.hub import resolve
 from sa2va_bento.predictor import Predictor
 from sa2va_bento.settings import NANO_PATH, Settings
 from tests.fake_hub import COMMIT, FakeHub, serve, use
@@ -120,7 +120,7 @@ def test_offline_and_no_cache(
 def test_a_model_that_does_not_fit_is_not_fetched(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("sa2va_bento.model.memory.free_memory", lambda device: 10 * 2**20)
+    monkeypatch.setattr("sa2va_bento.model.loading.memory.free_memory", lambda device: 10 * 2**20)
     with pytest.raises(CheckpointError, match=r"the model needs .* GiB"):
         Predictor.load(Settings(model_path=hub.model))
     assert not list(tmp_path.rglob(WEIGHTS))

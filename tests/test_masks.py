@@ -14,9 +14,10 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from pycocotools import mask as coco
 
-from sa2va_bento import masks
 from sa2va_bento.errors import BadRequestError
-from sa2va_bento.regions import polygon_to_mask
+from sa2va_bento.media import mask_formats as masks
+from sa2va_bento.media.regions import polygon_to_mask
+from sa2va_bento.processing.masks import low_res_to_mask
 
 some_mask = arrays(bool, st.tuples(st.integers(1, 40), st.integers(1, 40)))
 
@@ -43,7 +44,7 @@ def test_logits_are_scaled_in_two_bilinear_steps(size: tuple[int, int], threshol
     logits = np.random.default_rng(1).normal(scale=3, size=(16, 16)).astype(np.float32)
     scaled = bilinear(bilinear(logits.astype(np.float64), 64, 64), size[1], size[0])
     limit = math.log(threshold / (1 - threshold))
-    mask = masks.low_res_to_mask(logits, 64, size, threshold)
+    mask = low_res_to_mask(logits, 64, size, threshold)
     assert mask.shape == (size[1], size[0])
     assert mask.dtype == bool
     clear = np.abs(scaled - limit) > 1e-4
@@ -53,23 +54,23 @@ def test_logits_are_scaled_in_two_bilinear_steps(size: tuple[int, int], threshol
 def test_one_step_would_give_another_mask() -> None:
     logits = np.random.default_rng(2).normal(size=(16, 16)).astype(np.float32)
     one_step = bilinear(logits.astype(np.float64), 61, 97) > 0
-    assert (masks.low_res_to_mask(logits, 64, (97, 61)) != one_step).any()
+    assert (low_res_to_mask(logits, 64, (97, 61)) != one_step).any()
 
 
 def test_half_precision_tensors_are_taken() -> None:
     logits = torch.full((4, 4), 1.0, dtype=torch.bfloat16)
-    assert masks.low_res_to_mask(logits, 8, (5, 3)).all()
+    assert low_res_to_mask(logits, 8, (5, 3)).all()
 
 
 @pytest.mark.parametrize(("threshold", "inside"), [(0.0, True), (0.5, False), (1.0, False)])
 def test_zero_logits_at_the_ends_of_the_threshold(threshold: float, inside: bool) -> None:
-    mask = masks.low_res_to_mask(np.zeros((4, 4), np.float32), 8, (5, 3), threshold)
+    mask = low_res_to_mask(np.zeros((4, 4), np.float32), 8, (5, 3), threshold)
     assert mask.all() == mask.any() == inside
 
 
 def test_a_higher_threshold_never_adds_pixels() -> None:
     logits = np.random.default_rng(3).normal(scale=3, size=(16, 16)).astype(np.float32)
-    cuts = [masks.low_res_to_mask(logits, 32, (50, 40), t) for t in (0.0, 0.1, 0.4, 0.5, 0.8, 1.0)]
+    cuts = [low_res_to_mask(logits, 32, (50, 40), t) for t in (0.0, 0.1, 0.4, 0.5, 0.8, 1.0)]
     assert all((b <= a).all() for a, b in pairwise(cuts))
     assert len({masks.area(cut) for cut in cuts}) == len(cuts)
 

@@ -12,10 +12,10 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from sa2va_bento.errors import BadRequestError
-from sa2va_bento.regions import polygon_to_mask
-from sa2va_bento.result import Segment
-from sa2va_bento.schemas import MaskFormat
-from sa2va_bento.web.conversion import to_segment
+from sa2va_bento.media.regions import polygon_to_mask
+from sa2va_bento.types import Segment
+from sa2va_bento.web.rendering import to_segment
+from sa2va_bento.web.schemas import MaskFormat
 
 Rings = list[list[tuple[float, float]]]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageFile
 
 from sa2va_bento.errors import BadRequestError, PayloadTooLargeError, Sa2VAError, UnsupportedMediaError
-from sa2va_bento.media import FORMATS, decode_base64, decode_image
+from sa2va_bento.media.images import FORMATS, decode_base64, decode_image
 from tests.pictures import b64, bomb, encode, quarters
 
 LIMIT = 4_000_000

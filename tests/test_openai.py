@@ -8,7 +8,7 @@ import openai
 import pytest
 from pycocotools import mask as coco
 
-from sa2va_bento.result import Sampling, Turn
+from sa2va_bento.types import Sampling, Turn
 from tests.chats import HELLO, RESULT, SEGMENT, URL, client_for, image, user
 from tests.fakes import FakePredictor
 from tests.picture_host import PictureHost

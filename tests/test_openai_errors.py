@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from sa2va_bento.errors import NotReadyError, PayloadTooLargeError
-from sa2va_bento.web.openai_errors import openai_error
-from sa2va_bento.web.openai_schemas import ChatRequest
+from sa2va_bento.web.openai.errors import openai_error
+from sa2va_bento.web.openai.schemas import ChatRequest
 from tests.chats import HELLO, SEGMENT, URL, client_for, image, user
 from tests.fakes import FakePredictor
 from tests.pictures import PICTURE, b64, bomb, encode, quarters

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from starlette.testclient import TestClient
 
-from sa2va_bento import legend, lettering
-from sa2va_bento.overlay import LEAST_SIDE, MOST_SIDE, draw_overlay, overlay_size
-from sa2va_bento.result import Segment
+from sa2va_bento.media.overlay import fonts as lettering
+from sa2va_bento.media.overlay import legend
+from sa2va_bento.media.overlay.draw import LEAST_SIDE, MOST_SIDE, draw_overlay, overlay_size
+from sa2va_bento.types import Segment
 from tests.fakes import FakePredictor
 from tests.pictures import PICTURE, quarters
 

@@ -8,16 +8,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sa2va_bento.engine.limits import Limits
 from sa2va_bento.engine.runner import Runner
-from sa2va_bento.engine.scheduler import Limits
 from sa2va_bento.engine.sequence import Sequence
-from sa2va_bento.model.checkpoint import Placement, load_model
-from sa2va_bento.model.config import InternVLConfig
-from sa2va_bento.model.internvl import InternVLSa2VA
-from sa2va_bento.model.keymap import to_published
+from sa2va_bento.model.internvl.config import InternVLConfig
+from sa2va_bento.model.internvl.model import InternVLSa2VA
+from sa2va_bento.model.loading.checkpoint import Placement, load_model
+from sa2va_bento.model.loading.weight_names import to_published
 from sa2va_bento.predictor import Predictor
-from sa2va_bento.result import PredictRequest
 from sa2va_bento.settings import Settings
+from sa2va_bento.types import PredictRequest
 from tests.parity.goldens import GOLDEN, TINY_SAM2, module
 
 
@@ -28,7 +28,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = {**module("tinycfg").sa2va_config("phi3", "300m"), "sa2va_native": {"sam2": TINY_SAM2}}
     torch.manual_seed(0)
     model = InternVLSa2VA(InternVLConfig.from_dict(config))
-    tensors = {name: tensor.contiguous().clone() for name, tensor in to_published(model.state_dict()).items()}
+    tensors = {
+        name: tensor.contiguous().clone()
+        for name, tensor in to_published(model.state_dict(), model.config.weight_rules).items()
+    }
     save_file(tensors, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config))
     for file in (GOLDEN / "tokenizer").iterdir():

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from transformers import Qwen2Config
 
-from sa2va_bento.engine.cache import KVPool
+from sa2va_bento.engine.kv_cache import KVCache
 from sa2va_bento.predictor import Predictor
-from sa2va_bento.result import Prediction, PredictRequest, Turn
 from sa2va_bento.settings import Settings
+from sa2va_bento.types import Prediction, PredictRequest, Turn
 from tests.parity.goldens import module, write_checkpoint
 
 
@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def unshared(folder: Path) -> list[Prediction]:
     predictor = Predictor.load(Settings(model_path=str(folder), slots=1, prefix_cache_mb=0, context=4096))
     answers = [predictor.predict(question) for question in questions()]
-    assert len(predictor._runner.prefixes) == 0
+    assert len(predictor._runner.prefix_cache) == 0
     predictor.close()
     return answers
 
@@ -70,7 +70,7 @@ def test_answers_on_top_of_a_shared_beginning_are_the_same(unshared: list[Predic
         assert (answer.result, answer.usage) == (expected.result, expected.usage)
     pairs = zip(questions(), unshared, strict=True)
     beginnings = {(answer.image_size, answer.usage.image_tokens) for question, answer in pairs if not question.regions}
-    prefixes = sharing._runner.prefixes
+    prefixes = sharing._runner.prefix_cache
     assert (len(prefixes), prefixes.hits) == (len(beginnings), len(questions()) - len(beginnings))
 
 
@@ -105,7 +105,7 @@ def test_what_is_kept_is_bounded(folder: Path) -> None:
     predictor = Predictor.load(Settings(model_path=str(folder), prefix_cache_mb=0.3, context=2048))
     for number in range(4):
         predictor.predict(PredictRequest("what is there", picture(number), max_tiles=1, max_new_tokens=1))
-    prefixes = predictor._runner.prefixes
+    prefixes = predictor._runner.prefix_cache
     assert 1 <= len(prefixes) < 4
     assert prefixes.bytes <= prefixes.max_bytes
     predictor.close()
@@ -113,7 +113,7 @@ def test_what_is_kept_is_bounded(folder: Path) -> None:
 
 def test_a_rows_beginning_goes_out_and_comes_back() -> None:
     config = Qwen2Config(hidden_size=8, num_attention_heads=2, num_key_value_heads=1, num_hidden_layers=2)
-    pool = KVPool(config, 3, 10, torch.float32, torch.device("cpu"))
+    pool = KVCache(config, 3, 10, torch.float32, torch.device("cpu"))
     for number, buffer in enumerate((*pool.keys, *pool.values)):
         buffer[2] = number + 1
     kept = pool.copy_out(2, 4)

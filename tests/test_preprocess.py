@@ -3,8 +3,17 @@ import pytest
 import torch
 from PIL import Image
 
-from sa2va_bento.model.config import TileSpec
-from sa2va_bento.preprocess import best_grid, cells_of, cut_tiles, nearest_cell, sam_pixels, tile_count, tile_grid
+from sa2va_bento.model.internvl.config import TileSpec
+from sa2va_bento.model.internvl.image_processor import (
+    TileGrid,
+    best_grid,
+    cells_of,
+    cut_tiles,
+    nearest_cell,
+    tile_count,
+    tile_grid,
+)
+from sa2va_bento.model.pixels import sam_pixels
 
 PUBLISHED = TileSpec()
 
@@ -42,7 +51,7 @@ def test_more_tiles_than_the_model_knows_are_not_cut() -> None:
 def test_tiles_run_row_by_row_and_end_with_the_thumbnail() -> None:
     picture = Image.new("RGB", (896, 448), (10, 0, 0))
     picture.paste((20, 0, 0), (448, 0, 896, 448))
-    left, right, thumbnail = cut_tiles(picture, PUBLISHED, (2, 1))
+    left, right, thumbnail = cut_tiles(picture, PUBLISHED, TileGrid(2, 1))
     assert (left.getpixel((224, 224)), right.getpixel((224, 224))) == ((10, 0, 0), (20, 0, 0))
     assert thumbnail.getpixel((10, 10)) == (10, 0, 0)
     assert thumbnail.getpixel((440, 10)) == (20, 0, 0)

@@ -2,10 +2,13 @@
 
 import pytest
 
-from sa2va_bento.model.tokenizer import PromptTokenizer, Special
-from sa2va_bento.prompt import TEMPLATES, PictureTokens, build_prompt, parse_reply, without_leading_image
-from sa2va_bento.result import Turn
+from sa2va_bento.model.chat_template import Special
+from sa2va_bento.model.loading.tokenizers import PromptTokenizer
+from sa2va_bento.processing.prompt import PictureTokens, build_prompt, without_leading_image
+from sa2va_bento.processing.reply import parse_reply
+from sa2va_bento.types import Turn
 from tests.parity.goldens import GOLDEN
+from tests.templates import TEMPLATES
 
 QWEN = TEMPLATES["qwen_chat"]
 SPECIALS = (

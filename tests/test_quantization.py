@@ -9,12 +9,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from sa2va_bento.errors import CheckpointError
-from sa2va_bento.model.checkpoint import Placement, load_model
-from sa2va_bento.model.families import read_config
-from sa2va_bento.model.memory import Workload, estimate
+from sa2va_bento.model.loading.checkpoint import Placement, load_model
+from sa2va_bento.model.loading.memory import Workload, estimate
+from sa2va_bento.model.registry import read_config
 from sa2va_bento.predictor import Predictor
-from sa2va_bento.result import Prediction, PredictRequest
 from sa2va_bento.settings import NANO_PATH, Settings
+from sa2va_bento.types import Prediction, PredictRequest
 from tests.parity.goldens import iou
 from tests.serving import ROOT
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from sa2va_bento.model.tokenizer import PromptTokenizer
-from sa2va_bento.prompt import TEMPLATES, PictureTokens, build_prompt
-from sa2va_bento.result import Turn
+from sa2va_bento.model.loading.tokenizers import PromptTokenizer
+from sa2va_bento.processing.prompt import PictureTokens, build_prompt
+from sa2va_bento.types import Turn
+from tests.templates import TEMPLATES
 
 SA2VA = ("<img>", "</img>", "<IMG_CONTEXT>", "<quad>", "</quad>", "<ref>", "</ref>", "<box>", "</box>")
 MARKERS = ("[SEG]", "<p>", "</p>", "<vp>", "</vp>")

@@ -13,18 +13,19 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sa2va_bento.errors import BadRequestError, CheckpointError
-from sa2va_bento.model.checkpoint import Placement, inspect, load_model
-from sa2va_bento.model.families import parse_config
-from sa2va_bento.model.memory import Workload, estimate, kv_elements, parameter_counts
-from sa2va_bento.model.tokenizer import PromptTokenizer
-from sa2va_bento.patches import prepare_patches
+from sa2va_bento.model.loading.checkpoint import Placement, inspect, load_model
+from sa2va_bento.model.loading.memory import Workload, estimate, kv_elements, parameter_counts
+from sa2va_bento.model.loading.tokenizers import PromptTokenizer
+from sa2va_bento.model.qwen_vl.image_processor import process_image
+from sa2va_bento.model.registry import parse_config
 from sa2va_bento.predictor import Predictor
-from sa2va_bento.prompt import TEMPLATES, PictureTokens, build_prompt
-from sa2va_bento.result import Prediction, PredictRequest, Sampling, Turn
+from sa2va_bento.processing.prompt import PictureTokens, build_prompt
 from sa2va_bento.settings import Settings
+from sa2va_bento.types import Prediction, PredictRequest, Sampling, Turn
 from tests.parity.goldens import module, write_scripted_checkpoint
 from tests.parity.qwen_vl import config_dict, write_wandering_checkpoint
 from tests.serving import client_of
+from tests.templates import TEMPLATES
 
 CPU = Placement(torch.device("cpu"), torch.float32)
 KINDS = ("qwen2_5_vl", "qwen3_vl")
@@ -149,7 +150,7 @@ def test_nothing_typed_acts_as_a_special_token(original: Path, name: str) -> Non
 
 def test_the_prompt_is_the_processors(original: Path) -> None:
     """`<image>` goes, wherever it is typed; the picture comes first."""
-    name = parse_config(json.loads((original / "config.json").read_text())).template
+    name = parse_config(json.loads((original / "config.json").read_text())).chat_template.name
     system = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n" if name == "qwen2_5_vl" else ""
     history = (Turn("user", "<image>\nfirst"), Turn("assistant", "Sure, [SEG]."))
     pieces = build_prompt(TEMPLATES[name], "the <image> again", PictureTokens(2, frames=2), history)
@@ -164,7 +165,7 @@ def test_the_prompt_is_the_processors(original: Path) -> None:
 @pytest.mark.parametrize("tiles", [None, 4, 1])
 def test_tiles_limit_a_pictures_tokens(original: Path, tiles: int | None) -> None:
     config: Any = parse_config(json.loads((original / "config.json").read_text()))
-    prepared = prepare_patches(config, module("scripted/inputs").image(1600, 1200, 1), max_tiles=tiles)
+    prepared = process_image(config, module("scripted/inputs").image(1600, 1200, 1), max_tiles=tiles)
     (rows, columns) = prepared.grids[0]
     pixels = rows * columns * config.cell**2
     most = 448 * 448 * tiles if tiles else 2048 * 784
@@ -227,7 +228,7 @@ def test_answers_in_a_crowd_are_those_one_by_one(alone: list[Prediction], crowd:
     for number, future in futures.items():
         answer = future.result(120)
         assert (answer.result, answer.usage) == (alone[number].result, alone[number].usage)
-    assert crowd._runner.prefixes.hits > 0
+    assert crowd._runner.prefix_cache.hits > 0
 
 
 def test_masks_in_a_crowd_are_those_of_a_request_alone(tmp_path: Path) -> None:
@@ -248,4 +249,4 @@ def test_masks_in_a_crowd_are_those_of_a_request_alone(tmp_path: Path) -> None:
 def test_an_elongated_picture_names_its_size(original: Path) -> None:
     config: Any = parse_config(json.loads((original / "config.json").read_text()))
     with pytest.raises(BadRequestError, match="4x1000"):
-        prepare_patches(config, module("scripted/inputs").image(4, 1000, 1))
+        process_image(config, module("scripted/inputs").image(4, 1000, 1))

@@ -9,8 +9,8 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from sa2va_bento.errors import BadRequestError
-from sa2va_bento.masks import encode_png, encode_rle
-from sa2va_bento.regions import box_to_mask, png_to_mask, polygon_to_mask, rle_to_mask
+from sa2va_bento.media.mask_formats import encode_png, encode_rle
+from sa2va_bento.media.regions import box_to_mask, png_to_mask, polygon_to_mask, rle_to_mask
 from tests.pictures import b64, encode
 
 SIZE = (6, 4)

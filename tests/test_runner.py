@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from sa2va_bento.engine import runner as runner_module
-from sa2va_bento.engine.features import size_of
+from sa2va_bento.engine.feature_cache import size_of
+from sa2va_bento.engine.limits import Limits
 from sa2va_bento.engine.runner import Runner
-from sa2va_bento.engine.scheduler import Limits
-from sa2va_bento.engine.sequence import PictureInput, Sequence
-from sa2va_bento.model.checkpoint import Placement, load_model
+from sa2va_bento.engine.sequence import Sequence
+from sa2va_bento.model.loading.checkpoint import Placement, load_model
 from sa2va_bento.settings import NANO_PATH
+from sa2va_bento.types import Picture, TokenGrid
 
 CPU = torch.device("cpu")
 
@@ -41,16 +42,16 @@ def test_a_step_that_is_taken_again_finds_its_segs_once(runner: Runner, monkeypa
         runner.decode([sequence])
     monkeypatch.setattr(runner_module, "choose", choose)
     assert runner.decode([sequence])
-    assert len(runner._held[sequence].seg_hidden) == 1
+    assert len(runner._states[sequence].seg_hidden) == 1
 
 
 def test_kept_features_hold_no_others_memory(runner: Runner) -> None:
     side = runner.model.config.tiles.image_size  # type: ignore[attr-defined]
     runner.tile_features.max_bytes = 2**30
 
-    def picture(key: str) -> PictureInput:
+    def picture(key: str) -> Picture:
         pixels = np.zeros((1, 3, side, side), np.float32)
-        return PictureInput(key, key, 1, lambda: pixels, lambda: pixels[0], ((1, 1),))
+        return Picture(key, key, 1, lambda: pixels, lambda: pixels[0], (TokenGrid(1, 1),))
 
     runner.encode([Sequence((5,), picture(key), 1, frozenset()) for key in "abc"])
     for key in "abc":

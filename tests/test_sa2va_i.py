@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import Sam2VideoModel
 
-from sa2va_bento.__main__ import main
+from sa2va_bento.cli.main import main
 from sa2va_bento.errors import CheckpointError
-from sa2va_bento.model.checkpoint import Placement, load_model
 from sa2va_bento.model.config import sam2_config
 from sa2va_bento.model.grounding import decode_mask, decode_masks, encode_image
+from sa2va_bento.model.loading.checkpoint import Placement, load_model
 from sa2va_bento.model.sam2 import Sam2
 from sa2va_bento.model.tracking import ABSENT, frames_seen, track
 from tests.parity.goldens import write_checkpoint

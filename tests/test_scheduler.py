@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
-from sa2va_bento.engine.scheduler import Limits, Scheduler
+from sa2va_bento.engine.limits import Limits
+from sa2va_bento.engine.scheduler import Scheduler
 from sa2va_bento.engine.sequence import Sequence, Status
-from sa2va_bento.result import Sampling
+from sa2va_bento.types import Sampling
 from tests.fake_runner import PICTURE, sequence
 
 

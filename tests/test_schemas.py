@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 from sa2va_bento.errors import BadRequestError, PayloadTooLargeError
-from sa2va_bento.result import Prediction, Segment, Turn, Usage
-from sa2va_bento.schemas import MaskFormat, ProcessRequest, ProcessResponse, parse_process_request
 from sa2va_bento.settings import Settings
-from sa2va_bento.web.conversion import to_predict_request, to_response
+from sa2va_bento.types import Prediction, RequestContext, Segment, StageClock, Turn, Usage
+from sa2va_bento.web.rendering import to_response
+from sa2va_bento.web.request import to_predict_request
+from sa2va_bento.web.schemas import MaskFormat, ProcessRequest, ProcessResponse, parse_process_request
 from tests.pictures import PICTURE, b64, encode
 
 GOOD: dict[str, Any] = {"base64Image": PICTURE, "prompt": "hi"}
@@ -83,7 +84,7 @@ def test_a_request_reaches_the_core_as_it_was_asked() -> None:
             "max_tiles": 3,
         }
     )
-    asked = to_predict_request(request, SETTINGS)
+    asked = to_predict_request(request, SETTINGS, RequestContext())
     assert asked.prompt == "What is <region1>, <image> or [SEG]?"
     assert asked.image is not None
     assert (asked.image.mode, asked.image.size) == ("RGB", (48, 32))
@@ -97,7 +98,7 @@ def test_history_counts_towards_the_length_of_the_prompt() -> None:
     turns = [{"role": "user", "content": "x" * 600}, {"role": "assistant", "content": "x" * 600}]
     request, _ = parse_process_request({**GOOD, "history": turns})
     with pytest.raises(PayloadTooLargeError, match="64 tokens"):
-        to_predict_request(request, settings)
+        to_predict_request(request, settings, RequestContext())
 
 
 def prediction(*segments: Segment) -> Prediction:
@@ -108,9 +109,19 @@ def prediction(*segments: Segment) -> Prediction:
         image_size=(4, 3),
         usage=Usage(10, 5, 2),
         finish_reason="length",
-        timings_ms={"queue": 1.23456, "total": 9.0, "unknown": 5.0},
         warnings=("from the core",),
     )
+
+
+STAGES = ("receive", "queue", "image_decode", "preprocess", "encode", "prefill", "decode", "segment", "render", "total")
+
+
+class Stopped(StageClock):
+    """A clock that stands."""
+
+    @property
+    def timings_ms(self) -> dict[str, float]:
+        return {"queue": 1.23456, "total": 12.345}
 
 
 def segment(mask: np.ndarray) -> Segment:
@@ -124,7 +135,7 @@ HALF = np.array([[True, True, False, False]] * 3)
     ("mask_format", "wanted"), [("rle", {"format": "rle", "size": [3, 4], "counts": "066"}), ("none", None)]
 )
 def test_masks_as_runs_or_not_at_all(mask_format: MaskFormat, wanted: object) -> None:
-    response = to_response(prediction(segment(HALF)), model="m", request_id="r", mask_format=mask_format)
+    response = to_response(prediction(segment(HALF)), model="m", context=RequestContext("r"), mask_format=mask_format)
     (answer,) = json.loads(response.model_dump_json())["segments"]
     assert (answer["bbox"], answer["area"], answer["score"]) == ([0, 0, 2, 3], 6, 0.9877)
     assert answer["mask"] == wanted
@@ -133,7 +144,7 @@ def test_masks_as_runs_or_not_at_all(mask_format: MaskFormat, wanted: object) ->
 def test_a_polygon_mask_encloses_the_mask() -> None:
     square = np.zeros((30, 40), bool)
     square[10:20, 10:30] = True
-    response = to_response(prediction(segment(square)), model="m", request_id="r", mask_format="polygon")
+    response = to_response(prediction(segment(square)), model="m", context=RequestContext("r"), mask_format="polygon")
     mask = json.loads(response.model_dump_json())["segments"][0]["mask"]
     assert (mask["format"], mask["size"]) == ("polygon", [30, 40])
     (part,) = mask["polygons"]
@@ -143,19 +154,19 @@ def test_a_polygon_mask_encloses_the_mask() -> None:
 
 
 def test_a_png_mask_is_a_data_url() -> None:
-    response = to_response(prediction(segment(HALF)), model="m", request_id="r", mask_format="png")
+    response = to_response(prediction(segment(HALF)), model="m", context=RequestContext("r"), mask_format="png")
     (answer,) = json.loads(response.model_dump_json())["segments"]
     assert answer["mask"]["data"].startswith("data:image/png;base64,")
 
 
 def test_an_empty_mask_is_reported() -> None:
     empty = segment(np.zeros((3, 4), bool))
-    response = to_response(prediction(segment(HALF), empty), model="m", request_id="r")
+    response = to_response(prediction(segment(HALF), empty), model="m", context=RequestContext("r"))
     assert [(s.id, s.area, s.bbox) for s in response.segments] == [(0, 6, (0, 0, 2, 3)), (1, 0, (0, 0, 0, 0))]
 
 
 def test_the_response_in_full() -> None:
-    response = to_response(prediction(), model="m", request_id="r", warnings=("mine",), total_ms=12.345)
+    response = to_response(prediction(), model="m", context=RequestContext("r", clock=Stopped()), warnings=("mine",))
     assert json.loads(response.model_dump_json()) == {
         "result": "[SEG]",
         "text": "",
@@ -166,6 +177,6 @@ def test_the_response_in_full() -> None:
         "overlay": None,
         "usage": {"prompt_tokens": 10, "image_tokens": 5, "completion_tokens": 2, "total_tokens": 12},
         "finish_reason": "length",
-        "timings_ms": {"queue": 1.23, "preprocess": 0, "prefill": 0, "decode": 0, "segment": 0, "total": 12.35},
+        "timings_ms": {**dict.fromkeys(STAGES, 0), "queue": 1.23, "total": 12.35},
         "warnings": ["mine", "from the core"],
     }

@@ -13,7 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from sa2va_bento.errors import NotReadyError
-from sa2va_bento.web import conversion, process
+from sa2va_bento.web import process, rendering
 from tests.events import Event, read_events
 from tests.fakes import FakePredictor
 from tests.pictures import PICTURE, encode, quarters
@@ -211,17 +211,17 @@ def test_pictures_and_masks_are_not_the_event_loops_work(monkeypatch: pytest.Mon
         return call
 
     monkeypatch.setattr(process, "to_predict_request", noted(process.to_predict_request))
-    monkeypatch.setattr(conversion, "encode_mask", noted(conversion.encode_mask))
+    monkeypatch.setattr(rendering, "encode_mask", noted(rendering.encode_mask))
     with client_of(FakePredictor()) as client:
         assert "event: done" in client.post(PATH, json=GOOD).text
     assert threads
-    assert all(name.startswith("sa2va-media") for name in threads)
+    assert all(name.startswith("fake-worker") for name in threads)
 
 
 def test_a_mask_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    original = conversion.encode_mask
-    monkeypatch.setattr(conversion, "encode_mask", lambda *given: calls.append(given[1]) or original(*given))
+    original = rendering.encode_mask
+    monkeypatch.setattr(rendering, "encode_mask", lambda *given: calls.append(given[1]) or original(*given))
     with client_of(FakePredictor()) as client:
         assert "event: done" in client.post(PATH, json=GOOD).text
     assert calls == ["rle"]

@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 from benchmarks.gpu import published_config
+from sa2va_bento.engine.limits import Limits
 from sa2va_bento.engine.runner import Runner
-from sa2va_bento.engine.scheduler import Limits
 from sa2va_bento.engine.sequence import Sequence
 from sa2va_bento.errors import CheckpointError
-from sa2va_bento.model.checkpoint import Placement, load_model
-from sa2va_bento.model.families import parse_config
-from sa2va_bento.model.memory import GIB, Workload, estimate, unfilled, weight_bytes
-from sa2va_bento.model.spread import Share, decoder_layers, device_of, layer_devices, map_devices
+from sa2va_bento.model.loading.checkpoint import Placement, load_model
+from sa2va_bento.model.loading.device_map import Share, decoder_layers, device_of, layer_devices, map_devices
+from sa2va_bento.model.loading.memory import GIB, Workload, estimate, unfilled, weight_bytes
+from sa2va_bento.model.registry import parse_config
 from sa2va_bento.settings import NANO_PATH
 
 CPU = torch.device("cpu")
@@ -110,5 +110,5 @@ def test_each_layers_cache_is_where_the_layer_is() -> None:
     layers[2][1].to("meta")
     runner = Runner(model, 5, Limits(slots=2, context=128))
     places = ["meta" if number == 2 else "cpu" for number in range(len(layers))]
-    assert [keys.device.type for keys in runner.pool.keys] == places
+    assert [keys.device.type for keys in runner.kv_cache.keys] == places
     assert runner.graphs is None

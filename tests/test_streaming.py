@@ -2,16 +2,16 @@
 
 import random
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from sa2va_bento.model.tokenizer import PromptTokenizer
+from sa2va_bento.model.loading.tokenizers import PromptTokenizer
 from sa2va_bento.predictor import Predictor
-from sa2va_bento.result import PredictRequest, SegmentReady, StreamEvent, TextDelta
+from sa2va_bento.processing.detokenizer import Detokenizer
+from sa2va_bento.processing.workers import SerialQueue, WorkerPool
 from sa2va_bento.settings import Settings
-from sa2va_bento.streaming import ReplyText, Strand
+from sa2va_bento.types import PredictRequest, SegmentReady, StreamEvent, TextDelta
 from tests.parity.goldens import GOLDEN, module, write_scripted_checkpoint
 
 REPLY = "<p> red disc </p> [SEG] and <p> blue bar </p> [SEG]."
@@ -23,7 +23,7 @@ def tokenizer() -> PromptTokenizer:
 
 
 def told(tokenizer: PromptTokenizer, text: str, *stop: str) -> list[str]:
-    reply = ReplyText(tokenizer, stop)
+    reply = Detokenizer(tokenizer, stop)
     deltas = [reply.push(token) for token in tokenizer.encode([text])]
     return [delta for delta in (*deltas, reply.rest()) if delta]
 
@@ -52,12 +52,13 @@ def test_only_whole_characters_are_told(tokenizer: PromptTokenizer) -> None:
     assert told(tokenizer, "ab🙂") == ["a", "b", "🙂"]  # the byte tokenizer takes four tokens for the last
 
 
-def test_jobs_of_a_strand_run_in_order_one_at_a_time() -> None:
+def test_jobs_of_a_serial_queue_run_in_order_one_at_a_time() -> None:
     done: list[int] = []
-    with ThreadPoolExecutor(4) as pool:
-        strand = Strand(pool)
-        for number in range(500):
-            strand.submit(lambda number=number: done.append(number))
+    pool = WorkerPool(4)
+    strand = SerialQueue(pool)
+    for number in range(500):
+        strand.submit(lambda number=number: done.append(number))
+    pool.close()
     assert done == list(range(500))
 
 

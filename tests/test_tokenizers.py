@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from sa2va_bento.model.tokenizer import PromptTokenizer, Special
+from sa2va_bento.model.chat_template import Special
+from sa2va_bento.model.loading.tokenizers import PromptTokenizer
 from tests.parity.goldens import GOLDEN
 
 VARIANTS = ("internlm2_tok_dummy0", "internlm2_tok_dummy1")

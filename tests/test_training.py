@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from sa2va_bento.model.config import InternVLConfig
-from sa2va_bento.model.internvl import InternVLSa2VA
-from sa2va_bento.result import Prediction, Segment, Usage
+from sa2va_bento.model.internvl.config import InternVLConfig
+from sa2va_bento.model.internvl.model import InternVLSa2VA
+from sa2va_bento.types import Prediction, Segment, Usage
 from training import examination, loop
 from training import tokenizer as nano_tokenizer
 from training.batches import rewritten

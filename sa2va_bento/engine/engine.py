@@ -1,19 +1,16 @@
-"""One step after the other: admit, encode, prefill, decode, ground, emit. Knows scheduler and runner, no threads."""
+"""Continuous batching, one step after the other: admit, encode, prefill, decode, ground, emit.
+
+Knows scheduler and runner, no threads.
+"""
 
 import logging
-import time
 from collections.abc import Callable
 from typing import Protocol
 
 from sa2va_bento.engine.scheduler import Scheduler
 from sa2va_bento.engine.sequence import Generation, MaskLogits, Sequence, Status
-from sa2va_bento.errors import (
-    DeadlineExceededError,
-    DeviceLostError,
-    InferenceError,
-    RequestCancelledError,
-    Sa2VAError,
-)
+from sa2va_bento.errors import DeadlineExceededError, DeviceLostError, InferenceError, RequestCancelledError, Sa2VAError
+from sa2va_bento.types import Stage
 
 logger = logging.getLogger(__name__)
 
@@ -24,8 +21,8 @@ class ModelRunner(Protocol):
     """What the engine asks of the runner; `sa2va_bento.engine.runner.Runner` is the real one. Every computing method
     takes a batch and may be called again with parts of it."""
 
-    def reuse(self, sequences: list[Sequence]) -> list[int]:
-        """Takes over what was read for others; how many tokens of each prompt need not be read again."""
+    def load_prefixes(self, sequences: list[Sequence]) -> list[int]:
+        """Looks the beginnings of prompts up in the prefix cache; how many tokens of each need not be read again."""
         ...
 
     def encode(self, sequences: list[Sequence]) -> None:
@@ -53,11 +50,28 @@ class ModelRunner(Protocol):
         ...
 
 
+class Observer:
+    """Is told what the engine does; this one makes nothing of it."""
+
+    def on_batch(self, stage: Stage, size: int) -> None:
+        """A stage was computed for that many sequences together."""
+
+    def on_step(self, running: int, waiting: int) -> None:
+        """A step has ended."""
+
+
 class Engine:
     """Drives sequences to their end. Each sequence that leaves does so once, through `emit`."""
 
-    def __init__(self, runner: ModelRunner, emit: Callable[[Sequence, Outcome], None], scheduler: Scheduler) -> None:
+    def __init__(
+        self,
+        runner: ModelRunner,
+        emit: Callable[[Sequence, Outcome], None],
+        scheduler: Scheduler,
+        observer: "Observer | None" = None,
+    ) -> None:
         self.runner, self.scheduler, self._emit = runner, scheduler, emit
+        self._observer = observer or Observer()
 
     @property
     def has_work(self) -> bool:
@@ -74,15 +88,16 @@ class Engine:
         """
         self._drop_abandoned()
         self.scheduler.admit()
-        self._batch("prefill", self.scheduler.to_reuse(), self._reuse)
-        self._batch("prefill", self.scheduler.to_encode(), self._encode)
-        self._batch("prefill", self.scheduler.to_prefill(), self._prefill)
+        self._batch(Stage.PREFILL, self.scheduler.to_look_up(), self._load_prefixes)
+        self._batch(Stage.ENCODE, self.scheduler.to_encode(), self._encode)
+        self._batch(Stage.PREFILL, self.scheduler.to_prefill(), self._prefill)
         for _ in range(self.scheduler.limits.decode_tokens):
             self._drop_abandoned()
-            self._batch("decode", self.scheduler.to_decode(), self._decode)
-        self._batch("segment", self.scheduler.to_ground(), self._ground)
+            self._batch(Stage.DECODE, self.scheduler.to_decode(), self._decode)
+        self._batch(Stage.SEGMENT, self.scheduler.to_ground(), self._ground)
         for sequence in self.scheduler.finished():
             self._leave(sequence, sequence.generation())
+        self._observer.on_step(len(self.scheduler.running), len(self.scheduler.waiting))
 
     def _drop_abandoned(self) -> None:
         for sequence in self.scheduler.abandoned():
@@ -90,8 +105,8 @@ class Engine:
             error = RequestCancelledError("cancelled") if cancelled else DeadlineExceededError("no answer in time")
             self._leave(sequence, error)
 
-    def _reuse(self, sequences: list[Sequence]) -> None:
-        for sequence, tokens in zip(sequences, self.runner.reuse(sequences), strict=True):
+    def _load_prefixes(self, sequences: list[Sequence]) -> None:
+        for sequence, tokens in zip(sequences, self.runner.load_prefixes(sequences), strict=True):
             sequence.skip(tokens)
 
     def _encode(self, sequences: list[Sequence]) -> None:
@@ -114,32 +129,35 @@ class Engine:
         for sequence, masks in zip(sequences, self.runner.ground(sequences), strict=True):
             sequence.add_masks(masks)
 
-    def _batch(self, stage: str, sequences: list[Sequence], compute: Callable[[list[Sequence]], None]) -> None:
+    def _batch(self, stage: Stage, sequences: list[Sequence], compute: Callable[[list[Sequence]], None]) -> None:
         """Computes a stage for a batch. Where that fails (out of memory, above all) it is tried again in halves, and
         what fails alone has failed: no request suffers for another."""
         if not sequences:
             return
-        start = time.perf_counter()
+        for sequence in sequences:
+            sequence.clock.lap(Stage.QUEUE)
         try:
             compute(sequences)
         except Exception as error:
             self._note_failure(stage, sequences, error)
         else:
             for sequence in sequences:
-                sequence.spent(stage, time.perf_counter() - start)
+                sequence.clock.lap(stage)
+            self._observer.on_batch(stage, len(sequences))
             return
         # Out of the handler: an error at hand would keep the tensors of the failed step alive.
         if not self.runner.is_device_alive():
             raise DeviceLostError("the device is gone")
         self._retry(stage, sequences, compute)
 
-    def _note_failure(self, stage: str, sequences: list[Sequence], error: Exception) -> None:
+    def _note_failure(self, stage: Stage, sequences: list[Sequence], error: Exception) -> None:
         if len(sequences) == 1:
-            logger.error("%s failed", stage, exc_info=error)
+            logger.error("request %s: %s failed", sequences[0].request_id, stage, exc_info=error)
         else:
-            logger.warning("%s of %d requests failed, trying halves: %s", stage, len(sequences), str(error))
+            ids = ", ".join(sequence.request_id for sequence in sequences)
+            logger.warning("requests %s: %s failed for all, trying halves: %s", ids, stage, str(error))
 
-    def _retry(self, stage: str, sequences: list[Sequence], compute: Callable[[list[Sequence]], None]) -> None:
+    def _retry(self, stage: Stage, sequences: list[Sequence], compute: Callable[[list[Sequence]], None]) -> None:
         if len(sequences) == 1:
             self._leave(sequences[0], InferenceError("the model failed on this request"))
             return

@@ -10,16 +10,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from sa2va_bento.engine.cache import KVPool, causal_mask
-from sa2va_bento.engine.features import FeatureCache
-from sa2va_bento.engine.graphs import DecodeGraphs
+from sa2va_bento.engine.cuda_graphs import DecodeGraphs
+from sa2va_bento.engine.feature_cache import FeatureCache
+from sa2va_bento.engine.kv_cache import KVCache, causal_mask
+from sa2va_bento.engine.limits import Limits
 from sa2va_bento.engine.sampler import SamplingBatch, choose
-from sa2va_bento.engine.scheduler import Limits
-from sa2va_bento.engine.sequence import MaskLogits, PictureInput, Sequence
+from sa2va_bento.engine.sequence import MaskLogits, Sequence
 from sa2va_bento.engine.transfer import on_device
-from sa2va_bento.model.family import PromptInputs, Sa2VA, parameter_dtype
+from sa2va_bento.model.base import PromptInputs, Sa2VA, parameter_dtype
 from sa2va_bento.model.grounding import ImageFeatures, decode_masks, encode_image
-from sa2va_bento.model.spread import layer_devices
+from sa2va_bento.model.loading.device_map import layer_devices
+from sa2va_bento.types import EngineStats, Picture
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ MASKS_TOGETHER = 32
 
 
 @dataclass
-class _Held:
+class _DeviceState:
     """What the device holds of a running sequence."""
 
     image_tokens: Tensor | None = None
@@ -59,17 +60,17 @@ class Runner:
         self.dtype, self.device = parameter_dtype(model), next(model.parameters()).device
         devices = layer_devices(model)
         self.devices = list(dict.fromkeys((self.device, *devices)))
-        self.pool = KVPool(model.config.llm, limits.slots, limits.context, self.dtype, devices)
+        self.kv_cache = KVCache(model.config.llm, limits.slots, limits.context, self.dtype, devices)
         self.tile_features: FeatureCache[Tensor] = FeatureCache(feature_cache_bytes // 4)
         self.sam_features: FeatureCache[ImageFeatures] = FeatureCache(feature_cache_bytes - feature_cache_bytes // 4)
-        self.prefixes: FeatureCache[Tensor] = FeatureCache(prefix_cache_bytes)
+        self.prefix_cache: FeatureCache[Tensor] = FeatureCache(prefix_cache_bytes)
         self.graphs = self._make_graphs() if {d.type for d in devices} == {"cuda"} and len(self.devices) == 1 else None
-        self._held: dict[Sequence, _Held] = {}
+        self._states: dict[Sequence, _DeviceState] = {}
         self._rows: list[Sequence] = []  # the sequence of each row in use; rows in use come first
 
     @torch.inference_mode()
-    def reuse(self, sequences: list[Sequence]) -> list[int]:
-        """Copies the keys and values of beginnings that are kept; how many tokens of each prompt they stand for."""
+    def load_prefixes(self, sequences: list[Sequence]) -> list[int]:
+        """Copies the keys and values of prefix cache hits; how many tokens of each prompt they stand for."""
         return [self._copy_prefix(sequence) for sequence in sequences]
 
     @torch.inference_mode()
@@ -79,19 +80,19 @@ class Runner:
         found = {key: self.tile_features.get(key) for key in pictures}
         fresh = [picture for key, picture in pictures.items() if found[key] is None]
         if fresh:
-            pixels = self._to_device(np.concatenate([picture.load_tiles() for picture in fresh]))
+            pixels = self._to_device(np.concatenate([picture.tiles() for picture in fresh]))
             parts = self.model.encode_pictures(pixels, [picture.grids for picture in fresh])
             for picture, part in zip(fresh, parts, strict=True):  # (N, cells, W)
                 found[picture.tiles_key] = tiles = part if len(parts) == 1 else part.clone()  # memory of its own
                 self.tile_features.put(picture.tiles_key, tiles)
         for sequence in sequences:
             if sequence.picture:
-                self._hold(sequence).image_tokens = _with_regions(found[sequence.picture.tiles_key], sequence.picture)
+                self._state(sequence).image_tokens = _with_regions(found[sequence.picture.tiles_key], sequence.picture)
 
     @torch.inference_mode()
     def prefill(self, sequences: list[Sequence], most: int) -> list[int | None]:
-        """Reads the next (up to `most`) tokens of each prompt, wherever each of them is. Gives the reply's first token
-        where the prompt is read to its end."""
+        """Chunked prefill: reads the next (up to `most`) tokens of each prompt, wherever each of them is. Gives the
+        reply's first token where the prompt is read to its end."""
         prompts = [self._prompt(sequence) for sequence in sequences]
         pieces = [slice(s.prefilled, min(s.prefilled + most, len(s.prompt_ids))) for s in sequences]
         hidden = self._read([self._row(sequence) for sequence in sequences], prompts, pieces)
@@ -101,7 +102,7 @@ class Runner:
         for sequence, piece in zip(sequences, pieces, strict=True):
             self._keep_prefix(sequence, piece)
             if sequence.unread <= most:
-                self._held[sequence].prompt = None
+                self._states[sequence].prompt = None
         return [token if s.unread <= most else None for s, token in zip(sequences, tokens, strict=True)]
 
     @torch.inference_mode()
@@ -115,15 +116,15 @@ class Runner:
         first = 0 if self.graphs else min(numbers)
         rows = self._rows[first : max(numbers) + 1]
         places = [row.prefilled + max(len(row.output_ids) - 1, 0) for row in rows]
-        positions = [place + self._held[row].shift for row, place in zip(rows, places, strict=True)]
+        positions = [place + self._states[row].shift for row, place in zip(rows, places, strict=True)]
         inputs = [row.output_ids[-1] if row.output_ids else 0 for row in rows]
         hidden = self._decode_rows(first, inputs, places, positions)
         if len(numbers) < len(rows) or numbers != sorted(numbers):
             hidden = hidden[on_device([number - first for number in numbers], self.device)]  # (B, H)
         tokens = self._choose(hidden, sequences)
-        for sequence, state in zip(sequences, hidden, strict=True):  # last: a step that fails is taken again
+        for sequence, read in zip(sequences, hidden, strict=True):  # last: a step that fails is taken again
             if sequence.output_ids[-1] == sequence.seg_id:
-                self._hold(sequence).seg_hidden.append(state)
+                self._state(sequence).seg_hidden.append(read)
         return tokens
 
     @torch.inference_mode()
@@ -131,7 +132,7 @@ class Runner:
         """Masks of the `[SEG]`s read since the last time: pictures encoded together, each once; all `[SEG]`s of all
         sequences in shared decoder batches."""
         features = self._sam_features([sequence.picture for sequence in sequences if sequence.picture])
-        hidden = [self._held[sequence].seg_hidden for sequence in sequences]
+        hidden = [self._states[sequence].seg_hidden for sequence in sequences]
         prompts = self.model.seg_prompts(torch.stack([state for states in hidden for state in states]))
         owners = [number for number, states in enumerate(hidden) for _ in states]
         found = iter(list(self._decode_masks(features, owners, prompts)))
@@ -142,52 +143,65 @@ class Runner:
 
     def release(self, sequence: Sequence) -> None:
         """Frees a sequence's row; the last row in use moves into its place."""
-        held = self._held.pop(sequence, None)
-        if held is None or held.row is None:
+        state = self._states.pop(sequence, None)
+        if state is None or state.row is None:
             return
         last = self._rows.pop()
         if last is not sequence:
-            self.pool.move(len(self._rows), held.row, last.prefilled + len(last.output_ids))
-            self._rows[held.row] = last
-            self._held[last].row = held.row
+            self.kv_cache.move(len(self._rows), state.row, last.prefilled + len(last.output_ids))
+            self._rows[state.row] = last
+            self._states[last].row = state.row
+
+    def stats(self) -> EngineStats:
+        """What is in use now; from any thread, within a step of the truth."""
+        rows = list(self._rows)
+        caches = {"image_tokens": self.tile_features, "sam2_features": self.sam_features, "prefix": self.prefix_cache}
+        return EngineStats(
+            kv_tokens=sum(row.prefilled + len(row.output_ids) for row in rows),
+            kv_capacity=self.kv_cache.rows * self.kv_cache.context,
+            kv_rows=len(rows),
+            held=len(self._states),
+            has_cuda_graphs=self.graphs is not None,
+            caches={name: cache.stats for name, cache in caches.items()},
+        )
 
     def is_device_alive(self) -> bool:
         """Tries a computation on each device. Memory that a failed step left behind is given back first."""
         return all(_computes(device) for device in self.devices)
 
-    def _hold(self, sequence: Sequence) -> _Held:
-        return self._held.setdefault(sequence, _Held())
+    def _state(self, sequence: Sequence) -> _DeviceState:
+        return self._states.setdefault(sequence, _DeviceState())
 
     def _row(self, sequence: Sequence) -> int:
-        held = self._hold(sequence)
-        if held.row is None:
-            held.row = len(self._rows)
+        state = self._state(sequence)
+        if state.row is None:
+            state.row = len(self._rows)
             self._rows.append(sequence)
-        return held.row
+        return state.row
 
     def _copy_prefix(self, sequence: Sequence) -> int:
         prefix = sequence.prefix
-        if prefix is None or prefix.key not in self.prefixes:
+        if prefix is None or prefix.key not in self.prefix_cache:
             return 0
-        kept = self.prefixes.get(prefix.key)
+        kept = self.prefix_cache.get(prefix.key)
         assert kept is not None
-        self.pool.copy_in(self._row(sequence), kept)
+        self.kv_cache.copy_in(self._row(sequence), kept)
         return prefix.length
 
     def _keep_prefix(self, sequence: Sequence, piece: slice) -> None:
         """Keeps the beginning of a prompt for others once its row holds all of it."""
         prefix = sequence.prefix
-        if prefix and piece.start < prefix.length <= piece.stop and self.prefixes.max_bytes:
-            self.prefixes.put(prefix.key, self.pool.copy_out(self._row(sequence), prefix.length))
+        if prefix and piece.start < prefix.length <= piece.stop and self.prefix_cache.max_bytes:
+            self.prefix_cache.put(prefix.key, self.kv_cache.copy_out(self._row(sequence), prefix.length))
 
     def _prompt(self, sequence: Sequence) -> PromptInputs:
-        held = self._hold(sequence)
-        if held.prompt is None:
+        state = self._state(sequence)
+        if state.prompt is None:
             ids = torch.tensor(sequence.prompt_ids, device=self.device)
             grids = sequence.picture.grids if sequence.picture else ()
-            held.prompt = self.model.read_prompt(ids, held.image_tokens, grids, self.image_token_id)
-            held.shift = held.prompt.shift
-        return held.prompt
+            state.prompt = self.model.read_prompt(ids, state.image_tokens, grids, self.image_token_id)
+            state.shift = state.prompt.shift
+        return state.prompt
 
     def _read(self, rows: list[int], prompts: list[PromptInputs], pieces: list[slice]) -> Tensor:
         """Reads a piece of each prompt into its row; hidden states (B, T, H). Shorter pieces are padded at their end:
@@ -197,12 +211,12 @@ class Runner:
         embeddings = pad_sequence(parts, batch_first=True)  # (B, T, W)
         index, starts = on_device([rows, [piece.start for piece in pieces]], self.device)
         places = starts[:, None] + torch.arange(embeddings.shape[1], device=self.device)  # (B, T)
-        places = places.clamp(max=self.pool.context - 1)  # of padding alone: no prompt reaches that far
-        window = min(max(piece.start for piece in pieces) + embeddings.shape[1], self.pool.context)
+        places = places.clamp(max=self.kv_cache.context - 1)  # of padding alone: no prompt reaches that far
+        window = min(max(piece.start for piece in pieces) + embeddings.shape[1], self.kv_cache.context)
         are_new = not any(piece.start for piece in pieces)
         return self.model.language_body(
             embeddings,
-            self.pool.prefill_view(index, places, window),
+            self.kv_cache.prefill_view(index, places, window),
             attention_mask=None if are_new else causal_mask(places, window, self.dtype),  # None: the faster kernel
             position_ids=pad_sequence(positions, batch_first=True) if positions else places,  # (B, T, P) or (B, T)
         )
@@ -212,14 +226,14 @@ class Runner:
         if self.graphs:
             return self.graphs(inputs, places, positions)
         ids, at, positions_at = on_device([inputs, places, positions], self.device)
-        window = min(-(-(max(places) + 1) // WINDOW_STEP) * WINDOW_STEP, self.pool.context)
+        window = min(-(-(max(places) + 1) // WINDOW_STEP) * WINDOW_STEP, self.kv_cache.context)
         return self._step(ids, at, positions_at, window, first)
 
     def _step(self, ids: Tensor, places: Tensor, positions: Tensor, window: int, first: int = 0) -> Tensor:
         """Reads token `ids[i]` (B,) at `places[i]` of row `first + i`; hidden states (B, H)."""
         return self.model.language_body(
             self.model.embed_tokens(ids[:, None]),
-            self.pool.decode_view(first, places, window),
+            self.kv_cache.decode_view(first, places, window),
             attention_mask=causal_mask(places[:, None], window, self.dtype),
             position_ids=positions[:, None],
         )[:, 0]
@@ -228,13 +242,13 @@ class Runner:
         logits = self.model.language_head(hidden)
         return choose(logits, SamplingBatch.of(sequences, self.device)).tolist()  # the step's one wait for the device
 
-    def _sam_features(self, pictures: list[PictureInput]) -> ImageFeatures:
+    def _sam_features(self, pictures: list[Picture]) -> ImageFeatures:
         """SAM2's features, one row a picture; what is not in the cache is encoded in one batch."""
         distinct = {picture.key: picture for picture in pictures}
         found = {key: self.sam_features.get(key) for key in distinct}
         fresh = [picture for key, picture in distinct.items() if found[key] is None]
         if fresh:
-            pixels = self._to_device(np.stack([picture.load_sam_pixels() for picture in fresh]))
+            pixels = self._to_device(np.stack([picture.sam_pixels() for picture in fresh]))
             encoded = encode_image(self.model.grounding_encoder, pixels)
             for row, picture in enumerate(fresh):
                 found[picture.key] = features = encoded.picture(row)
@@ -278,7 +292,7 @@ def _computes(device: torch.device) -> bool:
         return False
 
 
-def _with_regions(tiles: Tensor | None, picture: PictureInput) -> Tensor:
+def _with_regions(tiles: Tensor | None, picture: Picture) -> Tensor:
     """Image tokens (K, W): those of all tiles (N, cells, W), then each region's cells of the last tile."""
     assert tiles is not None
     regions = [tiles[-1][torch.from_numpy(cells).to(tiles.device)] for cells in picture.region_cells]

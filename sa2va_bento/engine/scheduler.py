@@ -1,4 +1,5 @@
-"""Decides which sequences do what in the next step. Two collections, no computation, no torch.
+"""Continuous batching with chunked prefill: decides which sequences do what in the next step. Requests join and leave
+between two steps; a long prompt is read in pieces. Two collections, no computation, no torch.
 
 A reply that is running waits, every `decode_tokens` tokens, for at most one picture batch (`max_tiles`, or one picture
 of more), one prompt batch (`max_prefill` tokens) and one grounding batch (`max_images` pictures), whatever arrives.
@@ -6,28 +7,9 @@ of more), one prompt batch (`max_prefill` tokens) and one grounding batch (`max_
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
+from sa2va_bento.engine.limits import Limits
 from sa2va_bento.engine.sequence import Sequence, Status
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a step may take on."""
-
-    slots: int = 16
-    """Sequences that run at once: rows of the cache."""
-    context: int = 8192
-    """Prompt and reply tokens that a row holds."""
-    max_tiles: int = 16
-    """Tiles encoded together."""
-    max_prefill: int = 1024
-    """Prompt tokens read in a step, padding included; a longer prompt is read in pieces."""
-    max_images: int = 8
-    """Pictures that SAM2 encodes together."""
-    decode_tokens: int = 8
-    """Tokens that running replies grow by before what has arrived gets its turn: long replies are not held up by
-    every newcomer, and newcomers are read in larger batches."""
 
 
 class Scheduler:
@@ -52,9 +34,9 @@ class Scheduler:
             sequence.start()
             self.running.append(sequence)
 
-    def to_reuse(self) -> list[Sequence]:
-        """Sequences the beginning of whose prompts may have been read for others."""
-        return [sequence for sequence in self.running if sequence.may_reuse]
+    def to_look_up(self) -> list[Sequence]:
+        """Sequences the beginning of whose prompts may be in the prefix cache."""
+        return [sequence for sequence in self.running if sequence.may_hit_prefix_cache]
 
     def to_encode(self) -> list[Sequence]:
         """Sequences whose pictures are encoded next; at least one, however many tiles it has."""

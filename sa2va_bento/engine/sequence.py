@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sa2va_bento.result import FinishReason, Sampling
+from sa2va_bento.types import FinishReason, Picture, Sampling, StageClock
 
 GREEDY = Sampling()
 
@@ -22,29 +22,10 @@ class Status(Enum):
 
 
 @dataclass(frozen=True)
-class PictureInput:
-    """A picture as the runner reads it, its pixels made only when they are wanted.
-
-    `load_tiles` gives (N, 3, S, S), or whatever the model's vision tower reads, and `load_sam_pixels` (3, M, M),
-    float32, see `sa2va_bento.preprocess`; `key` and `tiles_key` name their content, so that what was computed from
-    them once can be found again. `grids` has the (rows, columns) of image tokens of each tile or image that the
-    language model sees, `tile_count` says how much encoding them costs, in tiles. `region_cells` has a boolean
-    (cells,) for each region.
-    """
-
-    key: str
-    tiles_key: str
-    tile_count: int
-    load_tiles: Callable[[], NDArray[np.float32]]
-    load_sam_pixels: Callable[[], NDArray[np.float32]]
-    grids: tuple[tuple[int, int], ...]
-    region_cells: tuple[NDArray[np.bool_], ...] = ()
-
-
-@dataclass(frozen=True)
 class Prefix:
-    """The first `length` tokens of a prompt, where they depend on the picture alone: every question about it begins
-    with them, so that their keys and values serve all of these. Equal keys mean equal tokens and equal pictures."""
+    """The part of a prompt that the prefix cache may hold: its first `length` tokens, where they depend on the picture
+    alone. Every question about it begins with them, so that their keys and values serve all of these. Equal keys mean
+    equal tokens and equal pictures."""
 
     key: str
     length: int
@@ -87,7 +68,7 @@ class Sequence:
     """One request on its way through the engine."""
 
     prompt_ids: tuple[int, ...]
-    picture: PictureInput | None
+    picture: Picture | None
     max_new_tokens: int
     stop_ids: frozenset[int]
     sampling: Sampling = GREEDY
@@ -111,8 +92,10 @@ class Sequence:
     segs_read: int = 0
     """`[SEG]`s that the language model has read; one that ends the reply is never read and gets no mask."""
     masks: tuple[MaskLogits, ...] = ()
-    submitted_at: float = field(default_factory=time.monotonic)
-    timings_ms: dict[str, float] = field(default_factory=dict)
+    request_id: str = ""
+    clock: StageClock = field(default_factory=StageClock)
+    first_token_at: float | None = None
+    """`time.monotonic()` value."""
 
     def __post_init__(self) -> None:
         self.is_encoded = self.picture is None
@@ -122,7 +105,7 @@ class Sequence:
         return self.picture.tile_count if self.picture else 0
 
     @property
-    def may_reuse(self) -> bool:
+    def may_hit_prefix_cache(self) -> bool:
         """Whether nothing of the prompt was read yet and others may have read its beginning."""
         return self.prefix is not None and self.prefilled == 0
 
@@ -162,7 +145,6 @@ class Sequence:
 
     def start(self) -> None:
         self.status = Status.RUNNING
-        self.spent("queue", time.monotonic() - self.submitted_at)
 
     def skip(self, tokens: int) -> None:
         """Notes that the first tokens of the prompt are in the cache, and with them the picture's."""
@@ -174,6 +156,8 @@ class Sequence:
         """Adds the reply's next token and notes whether it ends the reply."""
         self.segs_read += bool(self.output_ids) and self.output_ids[-1] == self.seg_id
         self.output_ids.append(token)
+        if self.first_token_at is None:
+            self.first_token_at = time.monotonic()
         self.has_stopped = token in self.stop_ids or self.ends_reply(self.output_ids)
         if self.listener and token not in self.stop_ids:
             self.listener.on_token(token)
@@ -189,12 +173,8 @@ class Sequence:
         does not depend on what else runs, nor on a step that is repeated."""
         return random.Random(f"{self.sampling.seed}/{len(self.output_ids)}").random()
 
-    def spent(self, stage: str, seconds: float) -> None:
-        """Adds to a stage's time."""
-        self.timings_ms[stage] = self.timings_ms.get(stage, 0.0) + 1e3 * seconds
-
     def generation(self) -> Generation:
         """The finished answer."""
         ended_by_token = bool(self.output_ids) and self.output_ids[-1] in self.stop_ids
         reply = self.output_ids[:-1] if ended_by_token else self.output_ids
-        return Generation(tuple(reply), len(self.output_ids), self.finish_reason, self.masks, self.timings_ms)
+        return Generation(tuple(reply), len(self.output_ids), self.finish_reason, self.masks, self.clock.timings_ms)

@@ -3,21 +3,14 @@
 import hashlib
 import hmac
 import math
-import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sa2va_bento.errors import RateLimitedError, UnauthorizedError
-from sa2va_bento.web.responses import error_response
-
-OPEN_PATHS = frozenset({"/", "/health", "/livez", "/readyz", "/healthz"})
-"""What `GET` answers to anybody: probes, and what this is."""
-
-MOST_CALLERS = 65_536
-"""Callers whose rates are remembered; past it the one silent for longest is forgotten."""
+from sa2va_bento.web.errors import error_response
+from sa2va_bento.web.rate_limit import TokenBuckets
 
 
 class KeyRing:
@@ -36,48 +29,26 @@ class KeyRing:
         return matches.index(True) if any(matches) else None
 
 
-class RateLimit:
-    """A bucket of requests for each caller: `per_minute` at once, refilled evenly over a minute."""
-
-    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most, self._clock = float(per_minute), clock
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # left at a time, the longest silent first
-
-    def take(self, caller: str) -> float:
-        """Counts a request: 0 if it may go on, else the seconds until it may."""
-        now, rate = self._clock(), self._most / 60
-        self._forget(now)
-        left, then = self._buckets.pop(caller, (self._most, now))
-        left = min(self._most, left + (now - then) * rate)
-        wait_s = 0.0 if left >= 1 else (1 - left) / rate
-        self._buckets[caller] = (left if wait_s else left - 1, now)
-        return wait_s
-
-    def _forget(self, now: float) -> None:
-        """Drops callers whose buckets are full again, and the oldest beyond the most that are remembered."""
-        while self._buckets:
-            _, then = next(iter(self._buckets.values()))
-            if now - then < 60 and len(self._buckets) < MOST_CALLERS:
-                return
-            self._buckets.popitem(last=False)
-
-
 class Access:
     """Answers 401 to requests without a key where keys are set, and 429 to callers over their rate."""
 
-    def __init__(self, app: ASGIApp, keys: Iterable[str], per_minute: int | None) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, keys: Iterable[str], per_minute: int | None, open_paths: frozenset[str]) -> None:
+        self.app, self._open_paths = app, open_paths
         self._keys = KeyRing(keys)
-        self._rate = RateLimit(per_minute) if per_minute else None
+        self._rate = TokenBuckets(per_minute) if per_minute else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or _is_open(scope):
+        if scope["type"] != "http" or self._is_open(scope):
             return await self.app(scope, receive, send)
         try:
             self._admit(scope)
         except (UnauthorizedError, RateLimitedError) as error:
             return await error_response(error, scope)(scope, receive, send)
         await self.app(scope, receive, send)
+
+    def _is_open(self, scope: Scope) -> bool:
+        """What `GET` answers to anybody: probes, and what this is."""
+        return scope["method"] in ("GET", "HEAD") and scope["path"] in self._open_paths
 
     def _admit(self, scope: Scope) -> None:
         caller = self._caller(scope)
@@ -94,10 +65,6 @@ class Access:
         if not known:
             raise UnauthorizedError("a wrong key" if found else "a key is needed: Authorization: Bearer or X-API-Key")
         return f"key {known[0]}"
-
-
-def _is_open(scope: Scope) -> bool:
-    return scope["method"] in ("GET", "HEAD") and scope["path"] in OPEN_PATHS
 
 
 def _given_keys(headers: Headers) -> list[bytes]:

@@ -1,7 +1,8 @@
 """ASGI layers around every route, outermost first: CORS, encodings, request id, errors, keys, admission, body."""
 
-import asyncio
+import logging
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -10,11 +11,17 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sa2va_bento import metrics
 from sa2va_bento.errors import OverloadedError, PayloadTooLargeError, Sa2VAError, UnsupportedMediaError
 from sa2va_bento.settings import Settings
+from sa2va_bento.types import RequestContext
 from sa2va_bento.web.access import Access
-from sa2va_bento.web.encoding import Compression, Decompression
-from sa2va_bento.web.responses import RETRY_AFTER_S, contract_error, error_response
+from sa2va_bento.web.content_encoding import Compression, Decompression
+from sa2va_bento.web.endpoints import OPEN_PATHS, QUIET, route_of
+from sa2va_bento.web.errors import contract_error, error_response
+from sa2va_bento.web.statuses import status_of
+
+access_log = logging.getLogger("sa2va_bento.access")
 
 REQUEST_ID = "X-Request-ID"
 PICKLE = "application/vnd.bentoml+pickle"
@@ -35,9 +42,9 @@ def middlewares(settings: Settings) -> Iterator[tuple[type, dict[str, Any]]]:
         },
     )
     yield Compression, {}
-    yield RequestContext, {}
+    yield Arrival, {"timeout_s": settings.timeout_s}
     yield ErrorShape, {}
-    yield Access, {"keys": settings.keys, "per_minute": settings.rate_limit}
+    yield Access, {"keys": settings.keys, "per_minute": settings.rate_limit, "open_paths": OPEN_PATHS}
     yield InFlightLimit, {"limit": in_flight_limit(settings)}
     yield BodyLimit, {"limit": settings.max_body_bytes}
     yield Decompression, {"limit": settings.max_body_bytes}
@@ -48,25 +55,47 @@ def in_flight_limit(settings: Settings) -> int:
     return 2 * settings.max_queue + 16
 
 
-class RequestContext:
-    """Gives a request its id (the client's, if it is clean) and its time of arrival, and answers with the id."""
+class Arrival:
+    """Notes what stays with a request until its answer: its id (the client's, if it is clean), its deadline and its
+    clock. Answers with the id; logs and counts the answer, by the route that it matched."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, timeout_s: float) -> None:
+        self.app, self._timeout_s = app, timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         given = Headers(scope=scope).get(REQUEST_ID, "")
         request_id = given if _CLEAN_ID.fullmatch(given) else uuid.uuid4().hex
-        scope.setdefault("state", {}).update(request_id=request_id, arrived=asyncio.get_running_loop().time())
+        context = RequestContext(request_id, time.monotonic() + self._timeout_s)
+        scope.setdefault("state", {})["context"] = context
+        status = 499  # unless an answer begins
 
         async def send_with_id(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 MutableHeaders(scope=message)[REQUEST_ID] = request_id
             await send(message)
 
-        await self.app(scope, receive, send_with_id)
+        try:
+            await self.app(scope, receive, send_with_id)
+        finally:
+            _note(scope, status, context)
+
+
+def _note(scope: Scope, status: int, context: RequestContext) -> None:
+    """One line of the log, and the HTTP metrics. Paths come from strangers: they are escaped, and no labels."""
+    route, seconds = route_of(scope), time.monotonic() - context.clock.started
+    metrics.http_requests.labels(scope["method"], route, status).inc()
+    metrics.http_seconds.labels(route).observe(seconds)
+    if route not in QUIET:
+        line = (context.request_id, scope["method"], _printable(scope["path"]), status, 1e3 * seconds)
+        access_log.info("request %s: %s %s answered %d in %.1f ms", *line)
+
+
+def _printable(path: str) -> str:
+    return path[:200].encode("unicode_escape").decode("ascii")
 
 
 class ErrorShape:
@@ -113,8 +142,8 @@ class _Shaper:
         headers = MutableHeaders(scope=start)
         headers["content-type"] = "application/json"
         headers["content-length"] = str(len(body))
-        if status in (429, 503):
-            headers.setdefault("retry-after", str(RETRY_AFTER_S))
+        if retry_after_s := status_of(status).retry_after_s:
+            headers.setdefault("retry-after", str(retry_after_s))
         self.started = True
         await self._send(start)
         await self._send({"type": "http.response.body", "body": body})

@@ -3,30 +3,20 @@
 BentoML would write one, but of its own routes only, without null, uploads, keys or our errors.
 """
 
-from collections.abc import Mapping
-from typing import Any
+import json
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any, Protocol
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from sa2va_bento import __version__
-from sa2va_bento.schemas import ErrorResponse, HealthErrorResponse, HealthResponse, ProcessRequest, ProcessResponse
-from sa2va_bento.web.access import OPEN_PATHS
-from sa2va_bento.web.openai_schemas import ChatCompletion, ChatRequest, ModelCard, ModelList
+from sa2va_bento.web.schemas import ErrorResponse
+from sa2va_bento.web.statuses import STATUSES
 
 Json = dict[str, Any]
-
-STATUSES = {
-    400: "A missing or malformed field, an undecodable picture, an empty prompt",
-    401: "No key, or a wrong one",
-    404: "No such thing",
-    413: "A body, a picture or a prompt over its limit",
-    415: "A media type, a picture format or a content encoding that is not supported",
-    429: "The caller has asked too often",
-    500: "The model failed on this request",
-    503: "The model is not ready, or too many requests wait",
-    504: "No answer within the deadline",
-}
 
 _SECURITY: Json = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer KEY`"},
@@ -62,15 +52,51 @@ _OPENAI_ERROR: Json = {
         }
     },
 }
-_STREAM = (
-    "Server-sent events: `start` (`request_id`, `model`) at once, then `token` (`text`) and `segment` (one of "
-    "`segments`) as they come, at last `done` (the answer of `POST /process`) or `error` (`error`, `status`)"
-)
 
 
-def build_document(*, keys: bool) -> Json:
+class Documented(Protocol):
+    """What an endpoint of the table says of itself."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def documented_path(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def summary(self) -> str: ...
+    @property
+    def tag(self) -> str: ...
+    @property
+    def is_open(self) -> bool: ...
+    @property
+    def takes(self) -> type[BaseModel] | None: ...
+    @property
+    def takes_form(self) -> bool: ...
+    @property
+    def answer(self) -> type[BaseModel] | str: ...
+    @property
+    def events(self) -> tuple[str, ...]: ...
+    @property
+    def events_are(self) -> str: ...
+    @property
+    def errors(self) -> tuple[int, ...]: ...
+    @property
+    def not_ready(self) -> type[BaseModel] | None: ...
+
+
+Endpoints = tuple[Documented, ...]
+
+
+@cache
+def document_bytes(endpoints: Endpoints, *, keys: bool) -> bytes:
+    """The document as JSON. Making it takes a while, once: not for the event loop."""
+    return json.dumps(build_document(endpoints, keys=keys), ensure_ascii=False).encode()
+
+
+def build_document(endpoints: Endpoints, *, keys: bool) -> Json:
     """The document; with `keys` it asks for one on all routes that are not open."""
-    document: Json = {
+    return {
         "openapi": "3.1.0",
         "info": {
             "title": "Sa2VA",
@@ -84,22 +110,15 @@ def build_document(*, keys: bool) -> Json:
             {"name": "openai", "description": "The same for OpenAI's clients"},
             {"name": "service", "description": "What is running, and how it is"},
         ],
-        "paths": _paths(),
-        "components": {"schemas": _schemas(), "securitySchemes": _SECURITY if keys else {}},
+        "paths": _paths(endpoints, keys=keys),
+        "components": {"schemas": _schemas(endpoints), "securitySchemes": _SECURITY if keys else {}},
     }
-    if keys:
-        for path, operations in document["paths"].items():
-            for method, operation in operations.items():
-                is_open = method == "get" and path in OPEN_PATHS
-                operation["security"] = [] if is_open else [{name: []} for name in _SECURITY]
-    return document
 
 
-def _schemas() -> Json:
+def _schemas(endpoints: Endpoints) -> Json:
     """Schemas of requests as they are read and of answers as they are written."""
-    read: list[type[BaseModel]] = [ProcessRequest, ChatRequest]
-    written: list[type[BaseModel]] = [ProcessResponse, HealthResponse, HealthErrorResponse, ErrorResponse]
-    written += [ChatCompletion, ModelList, ModelCard]
+    read = _models(endpoint.takes for endpoint in endpoints)
+    written = _models([ErrorResponse, *(e.answer for e in endpoints), *(e.not_ready for e in endpoints)])
     _, definitions = models_json_schema(
         [*((model, "validation") for model in read), *((model, "serialization") for model in written)],
         ref_template="#/components/schemas/{model}",
@@ -107,9 +126,19 @@ def _schemas() -> Json:
     schemas: Json = definitions["$defs"]
     for model in read:
         schemas[model.__name__] = _null_as_absent(schemas[model.__name__])
-    schemas["ProcessForm"] = _form(schemas["ProcessRequest"])
+    for model in _models(endpoint.takes for endpoint in endpoints if endpoint.takes_form):
+        schemas[_form_name(model)] = _form(schemas[model.__name__], _form_name(model))
     schemas["OpenAIErrorResponse"] = _OPENAI_ERROR
     return schemas
+
+
+def _models(kinds: Iterable[type[BaseModel] | str | None]) -> list[type[BaseModel]]:
+    """The distinct models among what endpoints take or answer."""
+    return list(dict.fromkeys(kind for kind in kinds if isinstance(kind, type)))
+
+
+def _form_name(model: type[BaseModel]) -> str:
+    return model.__name__.replace("Request", "Form")
 
 
 def _null_as_absent(schema: Json) -> Json:
@@ -127,11 +156,11 @@ def _or_null(field: Json) -> Json:
     return {**about, "anyOf": [kind, {"type": "null"}]}
 
 
-def _form(request: Json) -> Json:
+def _form(request: Json, name: str) -> Json:
     """A request as a multipart form: the picture as a file, lists and numbers as JSON."""
     return {
         **request,
-        "title": "ProcessForm",
+        "title": name,
         "description": "The fields of a JSON request, the picture as a file; lists are JSON.",
         "required": ["prompt"],
         "properties": {"image": _PICTURE, **{name: _in_form(field) for name, field in request["properties"].items()}},
@@ -145,60 +174,60 @@ def _in_form(field: Json) -> Json:
     return {**field, "anyOf": kinds} if kinds else field
 
 
-def _paths() -> Json:
-    health = _json("What is running", "HealthResponse")
-    not_ready = _json("The model is still loading, or is gone", "HealthErrorResponse", retry=True)
-    return {
-        "/process": {"post": _asking("process", "Answers a prompt about a picture", "ProcessResponse")},
-        "/process_stream": {"post": _asking("process_stream", "The same, while it is made", None)},
-        "/health": {
-            "get": _operation("health", "What is running", {200: health, 503: not_ready}),
-            "post": _operation("health_post", "What is running", {200: health, **_errors(401, 429), 503: not_ready}),
-        },
-        "/": {"get": _operation("welcome", "What this is", {200: _free_object("What there is")})},
-        "/docs.json": {"get": _operation("docs", "This document", {200: _free_object("OpenAPI"), **_errors(401, 429)})},
-        "/metrics": {"get": _operation("metrics", "Prometheus", {200: _text("Metrics"), **_errors(401, 429)})},
-        **{path: {"get": _probe(path)} for path in ("/livez", "/readyz", "/healthz")},
-        **_openai_paths(),
+def _paths(endpoints: Endpoints, *, keys: bool) -> Json:
+    paths: Json = {}
+    for endpoint in endpoints:
+        operation = _operation(endpoint)
+        if keys:
+            operation["security"] = [] if endpoint.is_open else [{name: []} for name in _SECURITY]
+        paths.setdefault(endpoint.documented_path, {})[endpoint.method.lower()] = operation
+    return paths
+
+
+def _operation(endpoint: Documented) -> Json:
+    schema = "OpenAIErrorResponse" if endpoint.tag == "openai" else "ErrorResponse"
+    responses = {200: _answer(endpoint), **_errors(*endpoint.errors, schema=schema)}
+    if endpoint.not_ready:
+        responses[503] = _json("The model is still loading, or is gone", endpoint.not_ready.__name__, retry=True)
+    operation: Json = {
+        "operationId": endpoint.name,
+        "summary": endpoint.summary,
+        "tags": [endpoint.tag],
+        "responses": _by_status(responses),
     }
+    if names := re.findall(r"{(\w+)}", endpoint.documented_path):
+        operation["parameters"] = [_path_parameter(name) for name in names]
+    if endpoint.takes:
+        operation["requestBody"] = {"required": True, "content": _content(endpoint.takes, endpoint.takes_form)}
+    return operation
 
 
-def _openai_paths() -> Json:
-    refused = _errors(401, 429, 503, schema="OpenAIErrorResponse")
-    unknown = _errors(404, schema="OpenAIErrorResponse")
-    name = {"name": "name", "in": "path", "required": True, "description": "The model", "schema": {"type": "string"}}
-    answer = _json("The answer, or its chunks", "ChatCompletion")
-    answer["content"] |= _events("", "message")["content"]
-    answers = {200: answer, **_errors(*STATUSES, schema="OpenAIErrorResponse")}
-    chat = _operation("chat_completions", "OpenAI's chat completions", answers, "openai")
-    chat["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref("ChatRequest")}}}
-    models = _operation("models", "The served model", {200: _json("A list of one", "ModelList"), **refused}, "openai")
-    card = {200: _json("It", "ModelCard"), **refused, **unknown}
-    model = {**_operation("model", "The served model, by its name", card, "openai"), "parameters": [name]}
-    return {
-        "/v1/chat/completions": {"post": chat},
-        "/v1/models": {"get": models},
-        "/v1/models/{name}": {"get": model},
-    }
+def _path_parameter(name: str) -> Json:
+    return {"name": name, "in": "path", "required": True, "description": "Its name", "schema": {"type": "string"}}
 
 
-def _asking(name: str, summary: str, answer: str | None) -> Json:
-    good = _json("The answer", answer) if answer else _events(_STREAM, "start", "token", "segment", "done", "error")
-    content = {
-        "application/json": {"schema": _ref("ProcessRequest")},
-        "multipart/form-data": {"schema": _ref("ProcessForm")},
-    }
-    responses = {200: good, **_errors(*(status for status in STATUSES if status != 404))}
-    return {**_operation(name, summary, responses, "answers"), "requestBody": {"required": True, "content": content}}
+def _content(model: type[BaseModel], takes_form: bool) -> Json:
+    content = {"application/json": {"schema": _ref(model.__name__)}}
+    return content | ({"multipart/form-data": {"schema": _ref(_form_name(model))}} if takes_form else {})
 
 
-def _probe(path: str) -> Json:
-    summary = "Whether requests are answered" if path == "/readyz" else "Whether the process is sound"
-    return _operation(path[1:], summary, {200: {"description": "Yes", "headers": _headers()}, **_errors(503)})
-
-
-def _operation(name: str, summary: str, responses: Mapping[int, Json], tag: str = "service") -> Json:
-    return {"operationId": name, "summary": summary, "tags": [tag], "responses": _by_status(responses)}
+def _answer(endpoint: Documented) -> Json:
+    match endpoint.answer:
+        case "object":
+            return _free_object(endpoint.summary)
+        case "text":
+            return _text(endpoint.summary)
+        case "nothing" if endpoint.events:
+            return _events(endpoint.events_are, *endpoint.events)
+        case "nothing":
+            return {"description": "Yes", "headers": _headers()}
+        case str() as unknown:
+            raise ValueError(unknown)
+        case model:
+            answer = _json("The answer", model.__name__)
+            if endpoint.events:  # the same, in chunks
+                answer["content"] |= _events("", *endpoint.events)["content"]
+            return answer
 
 
 def _by_status(responses: Mapping[int, Json]) -> Json:
@@ -207,7 +236,7 @@ def _by_status(responses: Mapping[int, Json]) -> Json:
 
 def _errors(*statuses: int, schema: str = "ErrorResponse") -> dict[int, Json]:
     return {
-        status: _json(STATUSES[status], schema, retry=status in (429, 503), challenge=status == 401)
+        status: _json(STATUSES[status].meaning, schema, retry=status in (429, 503), challenge=status == 401)
         for status in statuses
     }
 

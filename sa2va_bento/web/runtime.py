@@ -1,39 +1,32 @@
-"""What lives as long as a worker process: the settings, the model, the media threads, and since when."""
+"""What lives as long as a worker process: the settings, the model, and since when."""
 
-import asyncio
 import gc
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
 from sa2va_bento.errors import NotReadyError, StartupError
-from sa2va_bento.result import Prediction, PredictRequest, StreamEvent
 from sa2va_bento.settings import Settings
+from sa2va_bento.types import Exchange
 from sa2va_bento.web import startup
 
 logger = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
-
-MEDIA_THREADS = 4
-"""Most threads that decode pictures and encode masks beside the event loop."""
-
-FETCH_THREADS = 16
-"""As many more where pictures are fetched by URL: those threads mostly wait."""
+Rendered = TypeVar("Rendered")
 
 
 class Model(Protocol):
     """What the service needs of a loaded model; `sa2va_bento.predictor.Predictor` is one."""
 
-    def submit(
-        self, request: PredictRequest, on_event: Callable[[StreamEvent], None] | None = None
-    ) -> "Future[Prediction]": ...
+    def answer(self, exchange: Exchange[Rendered]) -> "Future[Rendered]": ...
+
+    def in_worker(self, work: Callable[[], Made]) -> "Future[Made]": ...
 
     def close(self) -> None: ...
 
@@ -52,7 +45,7 @@ class Model(Protocol):
 
 def load_predictor(settings: Settings) -> Model:
     """Loads the model. Raises StartupError."""
-    from sa2va_bento.predictor import Predictor  # torch comes with it: only a worker needs that
+    from sa2va_bento.predictor import Predictor
 
     return Predictor.load(settings)
 
@@ -68,19 +61,16 @@ class Runtime:
         self._model: Model | None = None
         self._failure: str | None = None
         self._closed = threading.Event()
-        threads = min(MEDIA_THREADS, os.cpu_count() or 1) + (FETCH_THREADS if settings.url_hosts else 0)
-        self.media_pool = ThreadPoolExecutor(threads, thread_name_prefix="sa2va-media")
 
     def start(self) -> None:
         """Begins to load the model and returns."""
         threading.Thread(target=self._load, name="sa2va-load", daemon=True).start()
 
     def close(self) -> None:
-        """Stops the model and the media threads; requests under way fail with NotReadyError."""
+        """Stops the model and its threads; requests under way fail with NotReadyError."""
         self._closed.set()
         if self._model is not None:
             self._model.close()
-        self.media_pool.shutdown(wait=False, cancel_futures=True)
 
     @property
     def model(self) -> Model:
@@ -90,10 +80,6 @@ class Runtime:
         if not self._model.is_ready:
             raise NotReadyError("the model has stopped")
         return self._model
-
-    async def in_media_pool(self, work: Callable[[], Made]) -> Made:
-        """What `work` returns, done beside the event loop."""
-        return await asyncio.get_running_loop().run_in_executor(self.media_pool, work)
 
     @property
     def is_ready(self) -> bool:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from sa2va_bento.web.deadline import Deadline
+from sa2va_bento.types import RequestContext
 
 LATE_READER_S = 30
 """Seconds past its deadline in which a stream may still be read to its end."""
@@ -16,7 +16,7 @@ HEARTBEAT = b": still working\n\n"
 """A comment: clients skip it, proxies see that the connection lives."""
 
 
-def event(data: str, name: str | None = None) -> bytes:
+def sse_event(data: str, name: str | None = None) -> bytes:
     """One event; `data` is a single line, such as JSON without line breaks."""
     head = f"event: {name}\n" if name else ""
     return f"{head}data: {data}\n\n".encode()
@@ -33,15 +33,15 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[bytes], on_end: Callable[[], object], deadline: Deadline) -> None:
+    def __init__(self, events: AsyncIterator[bytes], on_end: Callable[[], object], context: RequestContext) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._events, self._on_end, self._deadline = events, on_end, deadline
+        self._events, self._on_end, self._context = events, on_end, context
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sending = asyncio.ensure_future(self._send_all(send))
         leaving = asyncio.ensure_future(until_disconnected(receive))
-        patience_s = self._deadline.left_s + LATE_READER_S
+        patience_s = self._context.left_s + LATE_READER_S
         try:
             await asyncio.wait({sending, leaving}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
         finally:

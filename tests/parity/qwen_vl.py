@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from sa2va_bento.model.families import build_model, parse_config
-from sa2va_bento.model.keymap import plan
-from sa2va_bento.model.qwen_vl import QwenVLSa2VA
+from sa2va_bento.model.loading.weight_names import plan
+from sa2va_bento.model.qwen_vl.model import QwenVLSa2VA
+from sa2va_bento.model.registry import build_model, parse_config
 from tests.parity.goldens import TINY_SAM2, module, write_scripted_checkpoint
 
 VISION: dict[str, dict[str, Any]] = {
@@ -58,7 +58,7 @@ def seeded_model(name: str, keys: list[str]) -> QwenVLSa2VA:
     model = build_model(config)
     assert isinstance(model, QwenVLSa2VA)
     state, drawn = model.state_dict(), set()
-    for place, source in plan([f"model.{key}" for key in keys], config).items():
+    for place, source in plan([f"model.{key}" for key in keys], config.weight_rules).items():
         state[place].copy_(module("detw").tensor_for(source.names[0], tuple(state[place].shape)))
         drawn.add(place)
     assert drawn == {place for place in state if place.startswith(("visual.", "language_model."))}

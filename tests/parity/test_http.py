@@ -9,7 +9,7 @@ import pytest
 from pycocotools import mask as coco
 from starlette.testclient import TestClient
 
-from sa2va_bento.masks import encode_rle
+from sa2va_bento.media.mask_formats import encode_rle
 from sa2va_bento.predictor import Predictor
 from sa2va_bento.settings import Settings
 from tests.parity.goldens import iou, module, scripted, scripted_mask, write_scripted_checkpoint

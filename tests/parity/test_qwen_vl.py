@@ -18,21 +18,21 @@ from transformers import DynamicCache
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from sa2va_bento.engine.limits import Limits
 from sa2va_bento.engine.runner import Runner
-from sa2va_bento.engine.scheduler import Limits
-from sa2va_bento.engine.sequence import PictureInput, Sequence
-from sa2va_bento.masks import low_res_to_mask
-from sa2va_bento.model.checkpoint import Placement, load_model
-from sa2va_bento.model.families import parse_config
-from sa2va_bento.model.family import Grid
+from sa2va_bento.engine.sequence import Sequence
 from sa2va_bento.model.grounding import ImageFeatures, encode_image
-from sa2va_bento.model.qwen_vl import QwenVLSa2VA, rope_positions
-from sa2va_bento.model.qwen_vl_config import QwenVLConfig
-from sa2va_bento.model.tokenizer import PromptTokenizer
+from sa2va_bento.model.loading.checkpoint import Placement, load_model
+from sa2va_bento.model.loading.tokenizers import PromptTokenizer
+from sa2va_bento.model.pixels import sam_pixels
+from sa2va_bento.model.qwen_vl.config import QwenVLConfig
+from sa2va_bento.model.qwen_vl.image_processor import FIRST_PIXELS, UNIT, process_image, resized
+from sa2va_bento.model.qwen_vl.model import QwenVLSa2VA, rope_positions
+from sa2va_bento.model.registry import parse_config
 from sa2va_bento.model.tracking import track
-from sa2va_bento.patches import FIRST_PIXELS, UNIT, prepare_patches, resized
-from sa2va_bento.preprocess import sam_pixels
-from sa2va_bento.prompt import TEMPLATES, PictureTokens, build_prompt
+from sa2va_bento.processing.masks import low_res_to_mask
+from sa2va_bento.processing.prompt import PictureTokens, build_prompt
+from sa2va_bento.types import Picture, TokenGrid
 from tests.parity.goldens import (
     GOLDEN,
     iou,
@@ -51,7 +51,7 @@ HIDDEN, SEG, PIXELS, MASK_IOU = 2e-5, 5e-6, 1e-6, 0.9999
 as embeddings reach 40."""
 CASES = [f"{kind}_one/{case}" for kind in KINDS for case in ("img_4x3", "img_tiny", "video_3", "text_only")]
 SEEN = [name for name in CASES if not name.endswith("text_only")]
-PLACEHOLDER, GRIDS = 261, ((4, 6), (3, 3))
+PLACEHOLDER, GRIDS = 261, (TokenGrid(4, 6), TokenGrid(3, 3))
 """Of `*_vl_xver.npz`: two images, whose patches are the first numbers of a seed."""
 
 
@@ -84,9 +84,9 @@ def test_hidden_states_and_greedy_ids_are_those_of_the_pinned_version(name: str)
     assert np.array_equal(golden["tail"][: len(prompt)], golden["h"])
 
 
-def pictures_of(tiles: list[NDArray[np.float32]], grids: tuple[Grid, ...]) -> PictureInput:
+def pictures_of(tiles: list[NDArray[np.float32]], grids: tuple[TokenGrid, ...]) -> Picture:
     """Images that the language model sees one after the other; SAM2 does not see them."""
-    return PictureInput("key", "tiles", len(grids), lambda: np.concatenate(tiles), lambda: tiles[0], grids)
+    return Picture("key", "tiles", len(grids), lambda: np.concatenate(tiles), lambda: tiles[0], grids)
 
 
 def generate(runner: Runner, sequence: Sequence, piece: int) -> list[int]:
@@ -110,14 +110,14 @@ class Case:
         self.set, _, identifier = name.partition("/")
         self.golden = next(case for case in scripted(self.set)["cases"] if case["id"] == identifier)
         self.arrays = f"{identifier}/"
-        self.model, self.tokenizer, self.template = model, tokenizer, TEMPLATES[model.config.template]
+        self.model, self.tokenizer, self.template = model, tokenizer, model.config.chat_template
         made = module("scripted/inputs").make(self.golden)
         self.frames: list[Image.Image] = made.get("video") or [made[key] for key in ("image",) if key in made]
-        self.seen = [prepare_patches(model.config, frame) for frame in self.frames]
+        self.seen = [process_image(model.config, frame) for frame in self.frames]
         self.runner = Runner(model, tokenizer.id_of(self.template.image_token), Limits(slots=1, context=2048))
 
     @property
-    def grids(self) -> tuple[Grid, ...]:
+    def grids(self) -> tuple[TokenGrid, ...]:
         return tuple(grid for prepared in self.seen for grid in prepared.grids)
 
     @property
@@ -130,14 +130,14 @@ class Case:
     def sequence(self) -> Sequence:
         """Answered."""
         stop = frozenset({self.tokenizer.id_of("<|im_end|>")})
-        picture = pictures_of([prepared.tiles().numpy() for prepared in self.seen], self.grids) if self.seen else None
+        picture = pictures_of([prepared.tiles() for prepared in self.seen], self.grids) if self.seen else None
         sequence = Sequence(tuple(self.prompt_ids), picture, 64, stop, seg_id=self.tokenizer.id_of("[SEG]"))
         generate(self.runner, sequence, piece=512)
         return sequence
 
     @cached_property
     def states(self) -> Tensor:
-        return torch.stack(self.runner._held[self.sequence].seg_hidden)
+        return torch.stack(self.runner._states[self.sequence].seg_hidden)
 
     @cached_property
     def prompts(self) -> Tensor:
@@ -199,7 +199,7 @@ def test_patches_are_those_of_the_in_tree_processor(name: str, size: tuple[int, 
     config = parse_config(config_dict(name))
     assert isinstance(config, QwenVLConfig)
     image = module("scripted/inputs").image(*size, 7)
-    prepared = prepare_patches(config, image)
+    prepared = process_image(config, image)
     processor = Qwen2VLImageProcessorPil(
         patch_size=config.patch,
         image_mean=config.kind.mean,
@@ -222,7 +222,7 @@ def test_the_first_resizing(size: tuple[int, int], expected: tuple[int, int]) ->
 
 
 @pytest.mark.parametrize("grids", [(), ((4, 6),), ((1, 9), (5, 2)), ((2, 2), (2, 2), (3, 1))])
-def test_positions_are_those_of_the_in_tree_model(grids: tuple[Grid, ...]) -> None:
+def test_positions_are_those_of_the_in_tree_model(grids: tuple[TokenGrid, ...]) -> None:
     ids = [5, 6]
     for rows, columns in grids:
         ids += [1, *[PLACEHOLDER] * (rows * columns), 2]

@@ -16,17 +16,18 @@ import torch
 from numpy.typing import NDArray
 from transformers import DynamicCache
 
+from sa2va_bento.engine.limits import Limits
 from sa2va_bento.engine.runner import Runner
-from sa2va_bento.engine.scheduler import Limits
-from sa2va_bento.engine.sequence import MaskLogits
-from sa2va_bento.masks import low_res_to_mask
-from sa2va_bento.model.checkpoint import Placement, load_model
+from sa2va_bento.engine.sequence import MaskLogits, Sequence
+from sa2va_bento.model.chat_template import Special
 from sa2va_bento.model.grounding import DecodedMasks, ImageFeatures, decode_proposals, encode_image
-from sa2va_bento.model.internvl import InternVLSa2VA
-from sa2va_bento.model.tokenizer import PromptTokenizer, Special
-from sa2va_bento.pipeline import Pipeline, Prepared
-from sa2va_bento.result import PredictRequest
+from sa2va_bento.model.internvl.model import InternVLSa2VA
+from sa2va_bento.model.loading.checkpoint import Placement, load_model
+from sa2va_bento.model.loading.tokenizers import PromptTokenizer
+from sa2va_bento.processing.masks import low_res_to_mask
+from sa2va_bento.processing.processor import Processor
 from sa2va_bento.settings import Settings
+from sa2va_bento.types import PredictRequest
 from tests.parity.goldens import GOLDEN, iou, largest_error, module, unpack, write_checkpoint
 
 FEATURES, LLM_LOGITS, MASK_LOGITS, MASK_IOU = 1e-5, 5e-5, 1e-4, 0.9999
@@ -41,7 +42,7 @@ ALL = [*PICTURES, "qwen2/text_only"]
 @dataclass
 class Loaded:
     runner: Runner
-    pipeline: Pipeline
+    pipeline: Processor
     tokenizer: PromptTokenizer
 
 
@@ -57,7 +58,7 @@ class Case:
             self.golden: dict[str, NDArray[Any]] = dict(arrays)
 
     @cached_property
-    def prepared(self) -> Prepared:
+    def prepared(self) -> Sequence:
         image = module("inputs").img(*self.spec["image"]) if "image" in self.spec else None
         regions: tuple[NDArray[np.bool_], ...] = ()
         if self.spec.get("mask_prompts"):
@@ -75,15 +76,15 @@ class Case:
     @cached_property
     def tile_features(self) -> torch.Tensor:
         assert self.prepared.picture
-        return self.model.encode_tiles(self.prepared.picture.tiles())
+        return self.model.encode_tiles(torch.from_numpy(self.prepared.picture.tiles()))
 
     @cached_property
     def embeddings(self) -> torch.Tensor:
-        picture, features = self.prepared.sequence.picture, None
+        picture, features = self.prepared.picture, None
         if picture:
             regions = [self.tile_features[-1][torch.from_numpy(cells)] for cells in picture.region_cells]
             features = torch.cat([self.tile_features.flatten(0, 1), *regions])
-        ids = torch.tensor([self.prepared.sequence.prompt_ids])
+        ids = torch.tensor([self.prepared.prompt_ids])
         return self.model.embed(ids, features, self.runner.image_token_id)
 
     @cached_property
@@ -99,12 +100,12 @@ class Case:
     def masks(self) -> tuple[MaskLogits, ...]:
         """Through the runner, token by token."""
         self.generate(self.script)
-        self.seg_hidden = torch.stack(self.runner._held[self.prepared.sequence].seg_hidden)
-        return self.runner.ground([self.prepared.sequence])[0]
+        self.seg_hidden = torch.stack(self.runner._states[self.prepared].seg_hidden)
+        return self.runner.ground([self.prepared])[0]
 
     def generate(self, script: list[int]) -> list[int]:
         """The runner's reply; a script is forced upon it."""
-        sequence = self.prepared.sequence
+        sequence = self.prepared
         self.runner.encode([sequence])
         while not sequence.is_complete:
             if sequence.unread:
@@ -119,7 +120,7 @@ class Case:
     @cached_property
     def sam_features(self) -> ImageFeatures:
         assert self.prepared.picture
-        return encode_image(self.model.grounding_encoder, self.prepared.picture.sam_pixels()[None])
+        return encode_image(self.model.grounding_encoder, torch.from_numpy(self.prepared.picture.sam_pixels())[None])
 
     @cached_property
     def proposals(self) -> DecodedMasks:
@@ -138,7 +139,7 @@ def load(name: str, folder: Path) -> Loaded:
     model = load_model(write_checkpoint(name, folder), Placement(torch.device("cpu"), torch.float32))
     tokenizer = PromptTokenizer.from_dir(folder)
     runner = Runner(model, tokenizer.id_of("<IMG_CONTEXT>"), Limits(context=4096))
-    return Loaded(runner, Pipeline(model.config, tokenizer, Settings()), tokenizer)
+    return Loaded(runner, Processor(model.config, tokenizer, Settings()), tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +164,7 @@ def test_tile_pixels_are_upstreams(case: Callable[[str], Case], name: str) -> No
 
 @pytest.mark.parametrize("name", ALL)
 def test_prompt_ids_are_upstreams(case: Callable[[str], Case], name: str) -> None:
-    assert list(case(name).prepared.sequence.prompt_ids) == case(name).golden["input_ids"].tolist()
+    assert list(case(name).prepared.prompt_ids) == case(name).golden["input_ids"].tolist()
 
 
 @pytest.mark.parametrize("name", PICTURES)

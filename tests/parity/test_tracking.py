@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sa2va_bento.masks import low_res_to_mask
-from sa2va_bento.model.checkpoint import Placement, load_model
 from sa2va_bento.model.grounding import ImageFeatures, encode_image
+from sa2va_bento.model.loading.checkpoint import Placement, load_model
+from sa2va_bento.model.pixels import sam_pixels
 from sa2va_bento.model.tracking import TrackedFrame, track
-from sa2va_bento.preprocess import sam_pixels
+from sa2va_bento.processing.masks import low_res_to_mask
 from tests.parity.goldens import GOLDEN, iou, largest_error, module, unpack, write_checkpoint
 
 FEATURES, MASK_LOGITS, MASK_IOU = 1e-5, 1e-4, 0.9999

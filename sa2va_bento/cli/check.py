@@ -1,0 +1,77 @@
+"""`check`: what a checkpoint is and needs, in lines for people, with no weight loaded and none fetched."""
+
+from collections.abc import Iterator
+
+from sa2va_bento.engine.limits import limits_of
+from sa2va_bento.engine.workload import workload_of
+from sa2va_bento.errors import CheckpointError
+from sa2va_bento.model.config import CheckpointConfig
+from sa2va_bento.model.loading.checkpoint import Inspection, Placement, choose_placement, inspect
+from sa2va_bento.model.loading.device_map import place
+from sa2va_bento.model.loading.hub import inspect_remote, licence
+from sa2va_bento.model.loading.memory import MemoryEstimate, estimate, free_memory, parameter_counts
+from sa2va_bento.model.loading.tokenizers import PromptTokenizer
+from sa2va_bento.processing.processor import Processor
+from sa2va_bento.settings import Settings, load_settings
+
+
+def check(model: str, revision: str | None) -> None:
+    """Prints what a checkpoint is and needs; raises StartupError when it can't be served anywhere."""
+    for line in report(model, revision, load_settings()):
+        print(line)
+
+
+def report(model: str, revision: str | None, settings: Settings) -> Iterator[str]:
+    """The report on a Hub id or folder; all that the start of the service checks, except for the weights' values.
+
+    Raises:
+        StartupError: it can't be served on any machine; one line says why.
+    """
+    folder, headers = inspect_remote(model, revision or settings.model_revision, settings.cache_dir)
+    found = inspect(folder, headers)
+    Processor(found.config, PromptTokenizer.from_dir(folder), settings)
+    yield f"folder    {folder}{'' if headers is None else ', the weights still on the Hub'}"
+    yield from _what(found)
+    yield from _memory(found.config, settings)
+    named = licence(model, folder, settings.cache_dir)
+    yield f"licence   {named or 'not named in its README.md: see its page'}"
+
+
+def _what(found: Inspection) -> Iterator[str]:
+    config = found.config
+    yield f"family    {config.family}, template {config.chat_template.name}"
+    if config.sam2.has_tuned_decoder:
+        yield "          Sa2VA-i: a tuned mask decoder for prompts, the original one for following objects"
+    yield from _geometry(config)
+    for part, count in parameter_counts(config).items():
+        yield f"          {part:<20}{count / 1e6:>10.1f} M parameters"
+    yield f"tensors   {found.tensors} in {found.files} file(s), every one has its place"
+
+
+def _geometry(config: CheckpointConfig) -> Iterator[str]:
+    llm, sam2 = config.llm, config.sam2_shape
+    layers, width = config.vision_shape
+    heads = f"{llm.num_attention_heads} heads over {llm.num_key_value_heads} of keys and values"
+    yield f"geometry  vision: {layers} layers of {width}"
+    yield f"          language model: {llm.num_hidden_layers} layers of {llm.hidden_size}, {heads}"
+    yield f"          {llm.vocab_size} tokens known, {llm.max_position_embeddings} at most in a prompt and its reply"
+    yield f"          SAM2: {sum(sam2.stages)} blocks from {sam2.embed_dim} on, pictures of {sam2.image_size} pixels"
+
+
+def _memory(config: CheckpointConfig, settings: Settings) -> Iterator[str]:
+    placement = choose_placement(settings.device, settings.dtype)
+    workload = workload_of(settings, limits_of(settings, config))
+    needed = estimate(config, placement.dtype.itemsize, workload, settings.quantization)
+    yield f"memory    {needed} in {str(placement.dtype).removeprefix('torch.')}"
+    for device in (placement.device, *placement.others):
+        yield f"device    {device}, {free_memory(device) / 2**30:.2f} GiB free"
+    yield f"fits      {_fits(config, needed, placement, settings)}"
+
+
+def _fits(config: CheckpointConfig, needed: MemoryEstimate, placement: Placement, settings: Settings) -> str:
+    devices = (placement.device, *placement.others)
+    try:
+        place(config, needed, devices, placement.dtype.itemsize, settings.quantization)
+    except CheckpointError as error:
+        return f"no: {error.message}"
+    return "yes"

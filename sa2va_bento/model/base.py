@@ -1,0 +1,106 @@
+"""What every family of Sa2VA has, and all that the engine asks of it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import Cache
+
+from sa2va_bento.model.config import CheckpointConfig
+from sa2va_bento.model.sam2 import Sam2
+from sa2va_bento.types import Picture, TokenGrid
+
+
+@dataclass(frozen=True)
+class PromptInputs:
+    """A prompt of T tokens as `Sa2VA.language_body` reads it.
+
+    `embeddings` (T, W): W is at least H; a family that adds to deeper layers brings what it adds behind the first H.
+    `positions` (T, P), of P axes, unless each token's position is its place in the prompt. `shift` is what is added to
+    the place of a token of the reply to get its position.
+    """
+
+    embeddings: Tensor
+    positions: Tensor | None = None
+    shift: int = 0
+
+
+class Sa2VA(nn.Module, ABC):
+    """The modules of a checkpoint. Nothing in here disables gradients or picks a device."""
+
+    def __init__(self, config: CheckpointConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def add_grounding(self) -> None:
+        """Makes the parts that all families share; the last step of making a model."""
+        width = self.config.llm.hidden_size
+        self.grounding_encoder = Sam2(self.config.sam2)
+        self.text_hidden_fcs = nn.Sequential(
+            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, self.config.sam2_shape.d_model)
+        )
+
+    @abstractmethod
+    def encode_pictures(self, pixels: Tensor, grids: Sequence[Sequence[TokenGrid]]) -> list[Tensor]:
+        """Image tokens of several pictures, whose pixels are joined along dim 0, given the grids of each: a tensor
+        (N, cells, W) a picture."""
+
+    @abstractmethod
+    def embed_tokens(self, input_ids: Tensor) -> Tensor:
+        """Embeddings (..., H) of text tokens (...)."""
+
+    @abstractmethod
+    def read_prompt(
+        self, input_ids: Tensor, image_tokens: Tensor | None, grids: Sequence[TokenGrid], image_token_id: int
+    ) -> PromptInputs:
+        """A prompt (T,) with the image tokens (K, W) of these grids put at its K placeholders, in order. Without them,
+        where they were read before, everything else is the same."""
+
+    @abstractmethod
+    def language_body(
+        self,
+        embeddings: Tensor,
+        cache: Cache,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Runs embeddings (B, T, W) or (B, T, H) on top of the cache, which grows by T: hidden states (B, T, H), which
+        `language_head` and `seg_prompts` read. Positions are (B, T) or (B, T, P); None are those after the cache."""
+
+    @abstractmethod
+    def language_head(self, hidden: Tensor) -> Tensor:
+        """Logits (..., V) of hidden states (..., H)."""
+
+    @abstractmethod
+    def tie_head(self) -> None:
+        """Makes the head the embedding table where the configuration says so."""
+
+    def seg_prompts(self, hidden: Tensor) -> Tensor:
+        """Hidden states (N, H) at `[SEG]` inputs to SAM2 prompt embeddings (N, d_model)."""
+        return self.text_hidden_fcs(hidden)
+
+
+def parameter_dtype(model: nn.Module) -> torch.dtype:
+    """The dtype that the model computes in."""
+    return next(model.parameters()).dtype
+
+
+@dataclass(frozen=True)
+class Family:
+    """All that the project knows of a family; adding one is writing this, in a folder of its own, and a line in
+    `sa2va_bento.model.registry`.
+
+    `architecture` is `architectures[0]` in `config.json`, and `language_models` what it may hold, for people. `config`
+    reads a `config.json` (of which everything else follows: chat template, weight names, geometry), `model` builds the
+    modules without weights, `image_processor` makes a `Picture` of the configuration, an RGB picture, its regions
+    (H, W) and the most tiles.
+    """
+
+    architecture: str
+    language_models: tuple[str, ...]
+    config: Callable[[Mapping[str, Any]], CheckpointConfig]
+    model: Callable[[Any], Sa2VA]
+    image_processor: Callable[..., Picture]

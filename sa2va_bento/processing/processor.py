@@ -1,0 +1,162 @@
+"""What happens to a request before and after the engine: prompt and pixels in, masks at the picture's size out.
+
+Functions of their inputs and of a loaded checkpoint; threads and queues are `sa2va_bento.predictor`'s business.
+"""
+
+import time
+from array import array
+from collections.abc import Callable
+from collections.abc import Sequence as Items
+from hashlib import blake2b
+
+from sa2va_bento.engine.limits import limits_of
+from sa2va_bento.engine.sequence import Generation, MaskLogits, Prefix, Sequence
+from sa2va_bento.errors import BadRequestError, CheckpointError, PayloadTooLargeError
+from sa2va_bento.model.chat_template import SEG
+from sa2va_bento.model.config import CheckpointConfig
+from sa2va_bento.model.loading.tokenizers import PromptTokenizer
+from sa2va_bento.model.registry import family_of
+from sa2va_bento.processing.detokenizer import Detokenizer
+from sa2va_bento.processing.masks import low_res_to_mask
+from sa2va_bento.processing.prompt import PictureTokens, build_prompt
+from sa2va_bento.processing.reply import Phrase, ReplyParser
+from sa2va_bento.settings import Settings
+from sa2va_bento.types import Picture, Prediction, PredictRequest, Segment, Usage
+
+
+class Processor:
+    """The two ends of the path, for one checkpoint.
+
+    Raises:
+        CheckpointError: the tokenizer does not belong to the language model.
+    """
+
+    def __init__(self, config: CheckpointConfig, tokenizer: PromptTokenizer, settings: Settings) -> None:
+        self._config, self._tokenizer, self._settings = config, tokenizer, settings
+        self._template, self._image_processor = config.chat_template, family_of(config).image_processor
+        self._stop_ids = tokenizer.ids_of([*self._template.stop_words, tokenizer.eos_token])
+        self._stop_words = tuple(word for word in self._template.stop_words if not tokenizer.ids_of([word]))
+        """Those that this tokenizer has no token for: they end a reply as text does."""
+        self._seg_id, self.image_token_id = self._id_of(SEG), self._id_of(self._template.image_token)
+        self._context = limits_of(settings, config).context
+
+    def _id_of(self, token: str) -> int:
+        """Raises CheckpointError where the tokenizer lacks the token, or is another model's."""
+        number, size = self._tokenizer.id_of(token), self._config.llm.vocab_size
+        if number >= size:
+            raise CheckpointError(f"the tokenizer gives {token} the id {number}, the language model has {size} tokens")
+        return number
+
+    def prepare(self, request: PredictRequest) -> Sequence:
+        """Tokens and pixels of a request, as the engine takes them.
+
+        Raises:
+            BadRequestError: the prompt is empty, or there are regions but no picture or no model to read them.
+            PayloadTooLargeError: the prompt has more tokens than the service or the model takes.
+        """
+        if not request.prompt.strip():
+            raise BadRequestError("prompt is empty")
+        if request.regions and request.image is None:
+            raise BadRequestError("regions need a picture")
+        if request.regions and not self._config.takes_regions:
+            raise BadRequestError(f"regions: {self._config.family} checkpoints do not read visual prompts")
+        picture = self._picture(request)
+        tokens = _picture_tokens(picture) if picture else None
+        ids = self._tokenizer.encode(build_prompt(self._template, request.prompt, tokens, request.history))
+        return self._sequence(request, ids, picture)
+
+    def segments(
+        self, request: PredictRequest, picture: Picture, masks: Items[MaskLogits], phrases: Items[Phrase | None]
+    ) -> tuple[Segment, ...]:
+        """Segments at the picture's size, one for each mask that has its entry in `phrases`."""
+        side = self._config.sam2_shape.image_size
+        return tuple(
+            Segment(
+                mask=low_res_to_mask(found.logits, side, picture.size, request.mask_threshold),
+                score=found.score,
+                object_score=found.object_score,
+                threshold=request.mask_threshold,
+                phrase=phrase.text if phrase else None,
+                text_span=phrase.span if phrase else None,
+            )
+            for found, phrase in zip(masks, phrases, strict=False)
+        )
+
+    def finish(
+        self,
+        request: PredictRequest,
+        sequence: Sequence,
+        generation: Generation,
+        parser: ReplyParser,
+        ready: Items[Segment] = (),
+    ) -> Prediction:
+        """The engine's answer as a prediction; its first segments may be `ready` already."""
+        reply, picture, start = parser.finish(generation.output_ids), sequence.picture, len(ready)
+        rest: tuple[Segment, ...] = ()
+        if picture:
+            rest = self.segments(request, picture, generation.masks[start:], reply.phrases[start:])
+        return Prediction(
+            result=reply.result,
+            text=reply.text,
+            segments=(*ready[: len(reply.phrases)], *rest),  # a stop string may cut off `[SEG]`s that were grounded
+            image_size=picture.size if picture else None,
+            usage=Usage(
+                prompt_tokens=len(sequence.prompt_ids),
+                image_tokens=_picture_tokens(picture).total if picture else 0,
+                completion_tokens=generation.completion_tokens,
+            ),
+            finish_reason=generation.finish_reason,
+            timings_ms=generation.timings_ms,
+            warnings=picture.warnings if picture else (),
+        )
+
+    def reply_parser(self, request: PredictRequest) -> ReplyParser:
+        """What takes the reply to a request apart."""
+        return ReplyParser(self._tokenizer, (*request.stop, *self._stop_words))
+
+    def detokenizer(self, request: PredictRequest) -> Detokenizer:
+        """What decodes a reply that is watched as it comes."""
+        return Detokenizer(self._tokenizer, (*request.stop, *self._stop_words))
+
+    def _picture(self, request: PredictRequest) -> Picture | None:
+        if request.image is None:
+            return None
+        limits = [limit for limit in (request.max_tiles, self._settings.max_tiles) if limit]
+        return self._image_processor(self._config, request.image, request.regions, min(limits, default=None))
+
+    def _sequence(self, request: PredictRequest, ids: list[int], picture: Picture | None) -> Sequence:
+        limit = min(self._settings.max_prompt_tokens, self._context - 1)
+        if len(ids) > limit:
+            raise PayloadTooLargeError(f"the prompt has {len(ids)} tokens, at most {limit} are taken")
+        most, deadline = self._settings.max_new_tokens, request.context.deadline
+        return Sequence(
+            prompt_ids=tuple(ids),
+            picture=picture,
+            max_new_tokens=min(request.max_new_tokens or most, most, self._context - len(ids)),
+            stop_ids=self._stop_ids,
+            sampling=request.sampling,
+            ends_reply=self._ends_reply((*request.stop, *self._stop_words)),
+            seg_id=self._seg_id,
+            prefix=self._prefix(ids, picture) if picture else None,
+            deadline=time.monotonic() + self._settings.timeout_s if deadline is None else deadline,
+            request_id=request.context.request_id,
+            clock=request.context.clock,
+        )
+
+    def _prefix(self, ids: list[int], picture: Picture) -> Prefix:
+        """The prompt up to the last token of the picture itself; what its regions add comes later."""
+        places = [place for place, token in enumerate(ids) if token == self.image_token_id]
+        length = places[picture.token_count - 1] + 1
+        return Prefix(f"{picture.tiles_key}/{blake2b(array('I', ids[:length]), digest_size=16).hexdigest()}", length)
+
+    def _ends_reply(self, stop: tuple[str, ...]) -> Callable[[list[int]], bool]:
+        """Looks for stop strings in the reply's last tokens: as many as the longest has bytes, so that none is missed
+        however it is cut into tokens."""
+        if not stop:
+            return lambda output_ids: False
+        reach = max(len(text.encode()) for text in stop)
+        return lambda output_ids: any(text in self._tokenizer.decode(output_ids[-reach:]) for text in stop)
+
+
+def _picture_tokens(picture: Picture) -> PictureTokens:
+    return PictureTokens(picture.token_count, tuple(int(cells.sum()) for cells in picture.region_cells))

@@ -1,0 +1,161 @@
+"""Compressed bodies: requests come in inflated and still bounded, answers go out compressed to those who ask for it."""
+
+import asyncio
+import re
+import zlib
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sa2va_bento.errors import BadRequestError, PayloadTooLargeError, UnsupportedMediaError
+from sa2va_bento.web.errors import error_response
+
+PIECE = 256 * 1024
+"""Most bytes that are inflated before other requests get a turn."""
+
+_GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
+
+
+class Compression(GZipMiddleware):
+    """Compresses answers with gzip for clients that accept it; event streams and small answers stay as they are."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(app, minimum_size=1024, compresslevel=4)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        encoding = "gzip" if _accepts_gzip(Headers(scope=scope).get("accept-encoding", "")) else "identity"
+        await super().__call__(_with_headers(scope, {"accept-encoding": encoding}), receive, send)
+
+
+def _accepts_gzip(header: str) -> bool:
+    """As RFC 9110 weighs codings: gzip by its name, else by `*`, and not with a weight of 0."""
+    codings = {
+        name: weight for name, _, weight in (item.partition(";") for item in "".join(header.lower().split()).split(","))
+    }
+    weight = codings.get("gzip", codings.get("*", "q=0"))
+    return not re.fullmatch(r"q=0(\.0*)?", weight)
+
+
+def _with_headers(scope: Scope, changes: dict[str, str | None]) -> Scope:
+    """The scope with headers replaced, or left out where None."""
+    changed = {**scope, "headers": list(scope["headers"])}
+    headers = MutableHeaders(scope=changed)
+    for name, value in changes.items():
+        del headers[name]
+        if value is not None:
+            headers[name] = value
+    return changed
+
+
+class Decompression:
+    """Inflates gzip and deflate bodies as they stream in and refuses them once they are over `limit` bytes."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self.app, self._limit = app, limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        coding = Headers(scope=scope).get("content-encoding", "identity").strip().lower()
+        if coding in ("identity", ""):
+            return await self.app(scope, receive, send)
+        if coding not in ("gzip", "x-gzip", "deflate"):
+            error = UnsupportedMediaError("content encoding must be gzip or deflate")
+            return await error_response(error, scope)(scope, receive, send)
+        plain = _with_headers(scope, {"content-encoding": None, "content-length": None})
+        await self.app(plain, _InflatedReceive(receive, coding.removeprefix("x-"), self._limit), send)
+
+
+class _InflatedReceive:
+    """A `receive` whose body is inflated, in pieces of `PIECE` bytes at most."""
+
+    def __init__(self, receive: Receive, coding: str, limit: int) -> None:
+        self._receive, self._limit = receive, limit
+        self._inflater = Inflater(coding)
+        self._received = 0
+        self._ended = self._finished = False
+
+    async def __call__(self) -> Message:
+        while not self._finished:
+            if piece := self._inflater.take():
+                return await self._counted(piece)
+            if self._ended:
+                self._inflater.check_complete()
+                self._finished = True
+                return {"type": "http.request", "body": b"", "more_body": False}
+            message = await self._receive()
+            if message["type"] != "http.request":
+                return message
+            self._inflater.feed(message.get("body", b""))
+            self._ended = not message.get("more_body", False)
+        return await self._receive()
+
+    async def _counted(self, piece: bytes) -> Message:
+        self._received += len(piece)
+        if self._received > self._limit:
+            raise PayloadTooLargeError(f"the inflated body is over the limit of {self._limit / 2**20:g} MiB")
+        await asyncio.sleep(0)
+        return {"type": "http.request", "body": piece, "more_body": True}
+
+
+class Inflater:
+    """Inflates a gzip or deflate stream piece by piece, so that a small body can't become a large one unseen."""
+
+    def __init__(self, coding: str) -> None:
+        self._coding = coding
+        self._pending = b""
+        self._stream: zlib._Decompress | None = None
+        self._more = False  # the stream may hold output back although all input was taken
+
+    def feed(self, data: bytes) -> None:
+        """Adds compressed bytes."""
+        self._pending += data
+
+    def take(self) -> bytes:
+        """The next bytes, `PIECE` at most; none when more must be fed first.
+
+        Raises:
+            BadRequestError: the stream is damaged.
+        """
+        while self._pending or self._more:
+            stream = self._stream = self._current()
+            if stream is None:
+                return b""
+            piece = self._inflate(stream)
+            if piece:
+                return piece
+        return b""
+
+    def check_complete(self) -> None:
+        """Raises BadRequestError unless the stream has come to its end."""
+        if self._stream is None or not self._stream.eof or self._pending:
+            raise BadRequestError(f"the {self._coding} body is truncated")
+
+    def _inflate(self, stream: "zlib._Decompress") -> bytes:
+        try:
+            piece = stream.decompress(self._pending, PIECE)
+        except zlib.error:
+            raise BadRequestError(f"the body is not valid {self._coding}") from None
+        self._pending = stream.unused_data if stream.eof else stream.unconsumed_tail
+        self._more = len(piece) == PIECE and not stream.eof
+        return piece
+
+    def _current(self) -> "zlib._Decompress | None":
+        """The stream under way or, where there is none or it has ended, a new one; None while that can't be told."""
+        if self._stream is not None and not self._stream.eof:
+            return self._stream
+        if self._coding == "gzip":  # may consist of several, one after the other
+            return zlib.decompressobj(_GZIP)
+        if self._stream is not None:
+            raise BadRequestError(f"the body is not valid {self._coding}")
+        if len(self._pending) < 2:
+            return None
+        return zlib.decompressobj(_ZLIB if _is_zlib(self._pending) else _RAW)
+
+
+def _is_zlib(data: bytes) -> bool:
+    """Whether deflate data comes in zlib's wrapping, as it should; some clients send it bare."""
+    return data[0] & 0x0F == 8 and int.from_bytes(data[:2], "big") % 31 == 0

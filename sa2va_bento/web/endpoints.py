@@ -1,0 +1,187 @@
+"""The one table of endpoints. Routes, the list of `GET /`, open paths, metric labels and the OpenAPI document follow
+from it; the README's table is tested against it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import compile_path
+from starlette.types import Scope
+
+from sa2va_bento import metrics
+from sa2va_bento.web.health import answer_health
+from sa2va_bento.web.openai.routes import answer_chat, answer_model, answer_models
+from sa2va_bento.web.openai.schemas import ChatCompletion, ChatRequest, ModelCard, ModelList
+from sa2va_bento.web.openapi import document_bytes
+from sa2va_bento.web.process import answer_process_stream
+from sa2va_bento.web.runtime import Runtime
+from sa2va_bento.web.schemas import HealthErrorResponse, HealthResponse, ProcessRequest, ProcessResponse
+
+Handler = Callable[[Request, Runtime], Awaitable[Response]]
+
+ASKING = (400, 401, 413, 415, 429, 500, 503, 504)
+"""What can go wrong with a question."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A method of a path. `handler` is None where BentoML has the route; `listed` is what `GET /` says of it. The rest
+    is for the documentation: `takes` as JSON (and as a form), `answer` as JSON, or else `events`."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    name: str
+    summary: str
+    handler: Handler | None = None
+    listed: str | None = None
+    is_open: bool = False
+    tag: Literal["answers", "openai", "service"] = "service"
+    takes: type[BaseModel] | None = None
+    takes_form: bool = False
+    answer: type[BaseModel] | Literal["object", "text", "nothing"] = "nothing"
+    events: tuple[str, ...] = ()
+    events_are: str = ""
+    errors: tuple[int, ...] = ()
+    not_ready: type[BaseModel] | None = None
+    """What it answers with 503, where that is an answer of its own."""
+
+    @property
+    def documented_path(self) -> str:
+        return self.path.replace(":path}", "}")
+
+
+async def welcome(_: Request, runtime: Runtime) -> Response:
+    """`GET /`, as the original's clients know it."""
+    return JSONResponse({"message": "Welcome to the Sa2VA API Server", "endpoints": listed()})
+
+
+async def health(_: Request, runtime: Runtime) -> Response:
+    """`GET /health`, as the original's clients know it."""
+    return answer_health(runtime, listed())
+
+
+async def docs(_: Request, runtime: Runtime) -> Response:
+    """`GET /docs.json`."""
+    document = await asyncio.to_thread(document_bytes, ENDPOINTS, keys=bool(runtime.settings.keys))
+    return Response(document, media_type="application/json")
+
+
+async def prometheus(_: Request, runtime: Runtime) -> Response:
+    """`GET /metrics`."""
+    return Response(await asyncio.to_thread(metrics.exposition), headers={"Content-Type": metrics.CONTENT_TYPE})
+
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint("GET", "/", "welcome", "What this is", welcome, is_open=True, answer="object"),
+    Endpoint(
+        "GET",
+        "/health",
+        "health",
+        "What is running",
+        health,
+        listed="GET - Health check and server status",
+        is_open=True,
+        answer=HealthResponse,
+        not_ready=HealthErrorResponse,
+    ),
+    Endpoint(
+        "POST",
+        "/health",
+        "health_post",
+        "What is running",
+        answer=HealthResponse,
+        errors=(401, 429),
+        not_ready=HealthErrorResponse,
+    ),
+    Endpoint(
+        "POST",
+        "/process",
+        "process",
+        "Answers a prompt about a picture",
+        listed="POST - Process image with text prompt",
+        tag="answers",
+        takes=ProcessRequest,
+        takes_form=True,
+        answer=ProcessResponse,
+        errors=ASKING,
+    ),
+    Endpoint(
+        "POST",
+        "/process_stream",
+        "process_stream",
+        "The same, while it is made",
+        answer_process_stream,
+        listed="POST - The same, answered as server-sent events",
+        tag="answers",
+        takes=ProcessRequest,
+        takes_form=True,
+        events=("start", "token", "segment", "done", "error"),
+        events_are="Server-sent events: `start` (`request_id`, `model`) at once, then `token` (`text`) and `segment` "
+        "(one of `segments`) as they come, at last `done` (the answer of `/process`) or `error` (`error`, `status`)",
+        errors=ASKING,
+    ),
+    Endpoint(
+        "POST",
+        "/v1/chat/completions",
+        "chat_completions",
+        "OpenAI's chat completions",
+        answer_chat,
+        listed="POST - OpenAI chat completions",
+        tag="openai",
+        takes=ChatRequest,
+        answer=ChatCompletion,
+        events=("message",),
+        errors=(404, *ASKING),
+    ),
+    Endpoint(
+        "GET",
+        "/v1/models",
+        "models",
+        "The served model",
+        answer_models,
+        listed="GET - The served model, for OpenAI clients",
+        tag="openai",
+        answer=ModelList,
+        errors=(401, 429, 503),
+    ),
+    Endpoint(
+        "GET",
+        "/v1/models/{name:path}",
+        "model",
+        "The served model, by its name",
+        answer_model,
+        tag="openai",
+        answer=ModelCard,
+        errors=(401, 404, 429, 503),
+    ),
+    Endpoint("GET", "/livez", "livez", "Whether the process is sound", is_open=True, errors=(503,)),
+    Endpoint("GET", "/readyz", "readyz", "Whether requests are answered", is_open=True, errors=(503,)),
+    Endpoint("GET", "/healthz", "healthz", "Whether the process is sound", is_open=True, errors=(503,)),
+    Endpoint("GET", "/docs.json", "docs", "This document", docs, answer="object", errors=(401, 429)),
+    Endpoint("GET", "/metrics", "metrics", "Prometheus", prometheus, answer="text", errors=(401, 429)),
+)
+
+OPEN_PATHS = frozenset(endpoint.path for endpoint in ENDPOINTS if endpoint.is_open)
+"""What `GET` answers to anybody."""
+QUIET = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
+"""Routes that machines ask all the time: no line of the log for them."""
+OTHER = "other"
+"""How metrics call a path that is none of ours."""
+
+_PATTERNS = tuple((compile_path(path)[0], path) for path in dict.fromkeys(endpoint.path for endpoint in ENDPOINTS))
+
+
+@cache
+def listed() -> dict[str, str]:
+    """Path to description, for people who ask what there is."""
+    return {endpoint.path: endpoint.listed for endpoint in ENDPOINTS if endpoint.listed}
+
+
+def route_of(scope: Scope) -> str:
+    """The path of the endpoint that a request matches; a bounded set, whatever strangers ask for."""
+    return next((path for pattern, path in _PATTERNS if pattern.match(scope["path"])), OTHER)

@@ -1,0 +1,122 @@
+"""A chat completion: the request read, its answer rendered at once or in chunks while it is made."""
+
+import json
+import time
+from collections.abc import AsyncIterator
+
+from starlette.requests import Request
+
+from sa2va_bento import __version__
+from sa2va_bento.errors import UnsupportedMediaError
+from sa2va_bento.settings import Settings
+from sa2va_bento.types import Prediction, PredictRequest, Stage, StreamEvent, TextDelta, Usage
+from sa2va_bento.web.accept import Accepted, HttpExchange
+from sa2va_bento.web.body import Fields, parse_json_object
+from sa2va_bento.web.errors import error_body, known_error, request_id_of
+from sa2va_bento.web.openai.request import check_chat, to_predict_request
+from sa2va_bento.web.openai.schemas import (
+    AnswerMessage,
+    ChatCompletion,
+    ChatRequest,
+    ChatUsage,
+    Choice,
+    PromptDetails,
+)
+from sa2va_bento.web.rendering import to_segments
+from sa2va_bento.web.schemas import parse_fields
+from sa2va_bento.web.sse import sse_event
+
+FINGERPRINT = f"sa2va-bento-{__version__}"
+DONE = sse_event("[DONE]")
+
+
+async def chat_events(accepted: Accepted, settings: Settings) -> AsyncIterator[bytes]:
+    """The answer in chunks: the role at once, text as it comes, segments with the end."""
+    exchange = accepted.exchange
+    assert isinstance(exchange, ChatExchange)
+    yield exchange.delta({"role": "assistant", "content": ""})
+    try:
+        async for data in accepted.events(settings.heartbeat_s):
+            yield data
+    except Exception as error:
+        yield sse_event(json.dumps(error_body(known_error(error, exchange.scope), exchange.scope)))
+
+
+class ChatExchange(HttpExchange):
+    """One request to `/v1/chat/completions`."""
+
+    def __init__(self, request: Request, fields: Fields, settings: Settings) -> None:
+        """Raises UnsupportedMediaError for a form."""
+        super().__init__(request, fields, settings)
+        if not isinstance(fields, bytes):
+            raise UnsupportedMediaError("content type must be application/json")
+        self._body = fields
+        self._id, self._created = f"chatcmpl-{request_id_of(request.scope)}", int(time.time())
+
+    def read(self) -> PredictRequest:
+        self.chat, self._warnings = parse_fields(ChatRequest, parse_json_object(self._body))
+        self.fields = self._body = b""  # megabytes that nobody reads any more
+        conversation = check_chat(self.chat, self.settings)
+        return to_predict_request(self.chat, conversation, self.settings, self.context)
+
+    @property
+    def is_streamed(self) -> bool:
+        return self.chat.stream
+
+    def event(self, event: StreamEvent) -> bytes | None:
+        return self.delta({"content": event.text}) if isinstance(event, TextDelta) else None
+
+    def render(self, prediction: Prediction) -> bytes:
+        message = self._message(prediction)
+        self.context.clock.lap(Stage.RENDER)
+        return self._end(prediction, message) if self.is_streamed else self._completion(prediction, message)
+
+    def _completion(self, prediction: Prediction, message: AnswerMessage) -> bytes:
+        completion = ChatCompletion(
+            id=self._id,
+            created=self._created,
+            model=self.settings.model_name,
+            choices=[Choice(message=message, finish_reason=prediction.finish_reason)],
+            usage=_usage(prediction.usage),
+            system_fingerprint=FINGERPRINT,
+            warnings=[*self._warnings, *prediction.warnings],
+        )
+        return completion.model_dump_json().encode()
+
+    def _end(self, prediction: Prediction, message: AnswerMessage) -> bytes:
+        """The last chunks."""
+        extension = message.model_dump(mode="json", include={"text", "segments"})
+        last = self.delta(extension, prediction.finish_reason)
+        if not self.chat.stream_options.include_usage:
+            return last + DONE
+        return last + self._chunk([], _usage(prediction.usage)) + DONE
+
+    def _message(self, prediction: Prediction) -> AnswerMessage:
+        segments = to_segments(prediction.segments, self.chat.mask_format)
+        return AnswerMessage(content=prediction.result, text=prediction.text, segments=segments)
+
+    def delta(self, delta: dict[str, object], finish_reason: str | None = None) -> bytes:
+        """A chunk."""
+        return self._chunk([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}])
+
+    def _chunk(self, choices: list[dict[str, object]], usage: ChatUsage | None = None) -> bytes:
+        chunk: dict[str, object] = {
+            "id": self._id,
+            "object": "chat.completion.chunk",
+            "created": self._created,
+            "model": self.settings.model_name,
+            "choices": choices,
+            "system_fingerprint": FINGERPRINT,
+        }
+        if self.chat.stream_options.include_usage:
+            chunk["usage"] = usage and usage.model_dump()
+        return sse_event(json.dumps(chunk))
+
+
+def _usage(usage: Usage) -> ChatUsage:
+    return ChatUsage(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        total_tokens=usage.prompt_tokens + usage.completion_tokens,
+        prompt_tokens_details=PromptDetails(image_tokens=usage.image_tokens),
+    )

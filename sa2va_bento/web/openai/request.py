@@ -1,0 +1,79 @@
+"""From a validated chat completion request to the core's request."""
+
+import secrets
+
+from sa2va_bento.errors import BadRequestError, UnknownModelError
+from sa2va_bento.media.images import decode_image
+from sa2va_bento.settings import Settings
+from sa2va_bento.types import PredictRequest, RequestContext, Sampling
+from sa2va_bento.web.openai.messages import Conversation, PictureSource, read_conversation
+from sa2va_bento.web.openai.schemas import ChatRequest
+from sa2va_bento.web.request import check_sizes, picture_bytes, regions_to_masks
+
+ALIAS = "sa2va"
+"""A name that every served model answers to."""
+
+
+def check_chat(request: ChatRequest, settings: Settings) -> Conversation:
+    """The conversation of a request for the served model, whose sizes are within the limits.
+
+    Raises:
+        Sa2VAError: whatever is wrong with it.
+    """
+    if request.model is not None:
+        check_model(request.model, settings)
+    conversation = read_conversation(request.messages)
+    texts = [conversation.prompt, *(turn.content for turn in conversation.history)]
+    check_sizes(texts, request.regions, settings)
+    return conversation
+
+
+def check_model(name: str, settings: Settings) -> None:
+    """Accepts the served model's name, that name's last part (`Sa2VA-4B` of `ByteDance/Sa2VA-4B`) and `sa2va`.
+
+    Raises:
+        UnknownModelError: it is another's.
+    """
+    served = settings.model_name.rstrip("/").lower()
+    if name.rstrip("/").lower() not in (served, served.rpartition("/")[2], ALIAS):
+        raise UnknownModelError("model: not served here; GET /v1/models says which is")
+
+
+def to_predict_request(
+    request: ChatRequest, conversation: Conversation, settings: Settings, context: RequestContext
+) -> PredictRequest:
+    """Decodes the picture and the regions of a request. Slow for large pictures: not for the event loop.
+
+    Raises:
+        Sa2VAError: whatever is wrong with them.
+    """
+    picture = conversation.picture
+    image = decode_image(_bytes_of(picture, settings), settings.max_image_pixels, picture.field) if picture else None
+    if request.regions and image is None:
+        raise BadRequestError("regions: they need a picture")
+    return PredictRequest(
+        prompt=conversation.prompt,
+        image=image,
+        regions=regions_to_masks(request.regions, image.size) if image else (),
+        history=conversation.history,
+        mask_threshold=request.mask_threshold,
+        max_new_tokens=request.max_completion_tokens or request.max_tokens,
+        max_tiles=1 if picture and picture.source.detail == "low" else request.max_tiles,
+        sampling=_sampling(request),
+        stop=tuple(request.stop),
+        context=context,
+    )
+
+
+def _bytes_of(picture: PictureSource, settings: Settings) -> bytes:
+    url = picture.source.url
+    if not url.lstrip()[:8].lower().startswith(("data:", "http://", "https://")):
+        raise BadRequestError(f"{picture.field}: must be a data URL, or an http(s) URL where those are allowed")
+    return picture_bytes(url, settings, picture.field)
+
+
+def _sampling(request: ChatRequest) -> Sampling:
+    if request.temperature == 0 or request.top_p == 0:  # the likeliest token alone
+        return Sampling()
+    seed = secrets.randbits(63) if request.seed is None else request.seed
+    return Sampling(request.temperature, request.top_p, seed)

@@ -1,0 +1,99 @@
+"""From a validated request to the core's own: sizes checked, picture and regions decoded."""
+
+from collections.abc import Iterable, Sequence
+
+from sa2va_bento.errors import BadRequestError, PayloadTooLargeError
+from sa2va_bento.media.images import decode_base64, decode_image
+from sa2va_bento.media.mask_formats import Mask
+from sa2va_bento.media.regions import Size, box_to_mask, png_to_mask, polygon_to_mask, rle_to_mask
+from sa2va_bento.settings import Settings
+from sa2va_bento.types import PredictRequest, RequestContext, Turn
+from sa2va_bento.web.fetch import FetchPolicy, fetch, is_url
+from sa2va_bento.web.schemas import HistoryTurn, ProcessRequest, Region, RleRegion
+
+MOST_CHARACTERS_A_TOKEN = 16
+"""Text longer than this many characters for each permitted token is refused before it is tokenised."""
+
+
+def to_predict_request(request: ProcessRequest, settings: Settings, context: RequestContext) -> PredictRequest:
+    """Decodes the picture and the regions of a request. Slow for large pictures: not for the event loop.
+
+    Raises:
+        BadRequestError: an empty prompt, an undecodable picture, a region that does not fit it.
+        PayloadTooLargeError: too many pixels, or far too long a prompt.
+        UnsupportedMediaError: a picture in an unsupported format.
+    """
+    _check_text(request, settings)
+    image = decode_image(picture_bytes(request.base64Image, settings), settings.max_image_pixels)
+    return PredictRequest(
+        prompt=request.prompt,
+        image=image,
+        regions=regions_to_masks(request.regions, image.size),
+        history=tuple(Turn(turn.role, turn.content) for turn in request.history),
+        mask_threshold=request.mask_threshold,
+        max_new_tokens=request.max_new_tokens,
+        max_tiles=request.max_tiles,
+        context=context,
+    )
+
+
+def picture_bytes(text: str, settings: Settings, field: str = "base64Image") -> bytes:
+    """An encoded picture from its base64, its data URL, or its URL where the operator lists the host. It may block.
+
+    Raises:
+        BadRequestError: it is none of these, or can't be fetched.
+        PayloadTooLargeError: it is fetched and larger than a body may be.
+    """
+    return fetch(text, FetchPolicy.of(settings), field) if is_url(text) else decode_base64(text, field)
+
+
+def _check_text(request: ProcessRequest, settings: Settings) -> None:
+    if not request.prompt.strip():
+        raise BadRequestError("prompt: empty")
+    _check_turns(request.history)
+    check_sizes([request.prompt, *(turn.content for turn in request.history)], request.regions, settings)
+
+
+def _check_turns(history: Sequence[HistoryTurn]) -> None:
+    for i, turn in enumerate(history):
+        if turn.role != ("user", "assistant")[i % 2]:
+            raise BadRequestError(f"history[{i}].role: the turns must alternate, the user's first")
+    if len(history) % 2:
+        raise BadRequestError("history: the last turn must be the assistant's; the user's next is the prompt")
+
+
+def check_sizes(texts: Iterable[str], regions: Sequence[Region], settings: Settings) -> None:
+    """Refuses what need not be looked at to be refused.
+
+    Raises:
+        BadRequestError: too many regions.
+        PayloadTooLargeError: far too much text.
+    """
+    if len(regions) > settings.max_regions:
+        raise BadRequestError(f"regions: {len(regions)} of them, {settings.max_regions} at most are taken")
+    if sum(map(len, texts)) > settings.max_prompt_tokens * MOST_CHARACTERS_A_TOKEN:
+        raise PayloadTooLargeError(f"prompt: over the limit of {settings.max_prompt_tokens} tokens")
+
+
+def regions_to_masks(regions: Sequence[Region], size: Size) -> tuple[Mask, ...]:
+    """A request's regions as masks (H, W) of a picture of `size` (W, H). Raises BadRequestError."""
+    return tuple(region_to_mask(region, size, f"regions[{i}]") for i, region in enumerate(regions))
+
+
+def region_to_mask(region: Region, size: Size, field: str) -> Mask:
+    """A region as a mask (H, W) of a picture of `size` (W, H).
+
+    Raises:
+        BadRequestError: it has not exactly one shape, or the shape does not fit the picture.
+    """
+    shapes = [name for name in ("box", "polygon", "mask") if getattr(region, name) is not None]
+    if len(shapes) != 1:
+        raise BadRequestError(f"{field}: give exactly one of box, polygon and mask")
+    if region.box is not None:
+        return box_to_mask(region.box, size, f"{field}.box")
+    if region.polygon is not None:
+        return polygon_to_mask(region.polygon, size, f"{field}.polygon")
+    if isinstance(region.mask, RleRegion):
+        return rle_to_mask(region.mask.size, region.mask.counts, size, f"{field}.mask")
+    assert region.mask is not None
+    return png_to_mask(region.mask.data, size, f"{field}.mask")
