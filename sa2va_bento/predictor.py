@@ -74,11 +74,13 @@ class Predictor:
         )
         if self._runner.device.type == "cuda":  # on a CPU there is little to gain, and a large model takes a minute
             self.warm_up()
-        self._engine = EngineThread(self._runner, Scheduler(limits), _MetricsObserver(self))
         self._workers = WorkerPool(min(MOST_WORKERS, max(2, os.cpu_count() or 1)))
         self._max_pending = settings.max_queue
-        self._pending, self._lock = 0, threading.Lock()
+        self._pending, self._running, self._lock = 0, 0, threading.Lock()
         self.info = _info(model)
+        observer = _MetricsObserver(self)
+        observer.on_step(0, 0)
+        self._engine = EngineThread(self._runner, Scheduler(limits), observer)
 
     @classmethod
     def load(cls, settings: Settings) -> "Predictor":
@@ -159,10 +161,18 @@ class Predictor:
             if self._pending >= self._max_pending:
                 raise OverloadedError(f"{self._pending} requests are waiting already; try again later")
             self._pending += 1
+        self.note_running(self._running)
 
     def _leave(self) -> None:
         with self._lock:
             self._pending -= 1
+        self.note_running(self._running)
+
+    def note_running(self, running: int) -> None:
+        """Sets the gauges: of the requests that are pending, so many are with the engine."""
+        self._running = running
+        metrics.requests_running.set(running)
+        metrics.requests_waiting.set(max(0, self._pending - running))
 
 
 @dataclass(frozen=True)
@@ -203,24 +213,24 @@ class _Task(Generic[Rendered]):
         workers: WorkerPool,
     ) -> None:
         self.answer: Future[Rendered] = Future()
-        self._exchange, self._clock = exchange, exchange.context.clock
+        self._exchange, self._context = exchange, exchange.context
         self._processor, self._runner, self._engine = processor, runner, engine
-        self._queue = SerialQueue(workers)
+        self._workers = workers
         self._segments: tuple[Segment, ...] = ()
 
     def prepare(self) -> None:
         """By a worker: pixels and prompt, then over to the engine."""
         if self.answer.cancelled():
             return
-        self._clock.lap(Stage.QUEUE)
+        self._context.lap(Stage.QUEUE)
         try:
             self._request = self._exchange.read()
-            self._clock.lap(Stage.IMAGE_DECODE)
+            self._context.lap(Stage.IMAGE_DECODE)
             sequence = self._sequence = self._processor.prepare(self._request)
             picture = sequence.picture
             if picture and picture.tiles_key not in self._runner.tile_features:
                 picture.tiles()
-            self._clock.lap(Stage.PREPROCESS)
+            self._context.lap(Stage.PREPROCESS)
             self._start(sequence)
             if picture and picture.key not in self._runner.sam_features:
                 picture.sam_pixels()  # while the language model reads
@@ -236,15 +246,20 @@ class _Task(Generic[Rendered]):
 
     def _start(self, sequence: Sequence) -> None:
         self._parser = self._processor.reply_parser(self._request)
-        self._detokenizer = self._processor.detokenizer(self._request)
         sequence.is_cancelled = self.answer.cancelled
-        self._is_watched = self._exchange.begin()
-        sequence.listener = self if self._is_watched else None
+        self._is_watched = self._is_told = self._exchange.begin()
+        if self._is_watched:
+            self._detokenizer = self._processor.detokenizer(self._request)
+            self._queue = SerialQueue(self._workers)
+            sequence.listener = self
         self._engine.submit(sequence).add_done_callback(lambda done: self._in_worker(lambda: self._finish(done)))
 
     def _in_worker(self, work: Callable[[], None]) -> None:
         try:
-            self._queue.submit(work)
+            if self._is_watched:
+                self._queue.submit(work)
+            else:  # the one job there is
+                self._workers.submit(work, first=True)
         except RuntimeError as error:  # the pool has closed meanwhile
             self._fail(error)
 
@@ -262,7 +277,7 @@ class _Task(Generic[Rendered]):
     def _finish(self, generated: "Future[Generation]") -> None:
         try:
             generation = generated.result()
-            self._clock.lap(Stage.QUEUE)
+            self._context.lap(Stage.QUEUE)
             prediction = self._predict(generation)
             if self._is_watched:
                 self._tell_text(self._detokenizer.rest())
@@ -276,25 +291,25 @@ class _Task(Generic[Rendered]):
 
     def _predict(self, generation: Generation) -> Prediction:
         prediction = self._processor.finish(self._request, self._sequence, generation, self._parser, self._segments)
-        self._clock.lap(Stage.SEGMENT)
-        return prediction.with_timings(self._clock.timings_ms)
+        self._context.lap(Stage.SEGMENT)
+        return prediction.with_timings(self._context.timings_ms)
 
     def _tell_text(self, text: str) -> None:
         if text:
             self._tell(TextDelta(text))
 
     def _tell(self, event: StreamEvent) -> None:
-        if not self._is_watched:
+        if not self._is_told:
             return
         try:
             self._exchange.tell(event)
         except Exception:  # a watcher that breaks does not break the engine
-            logger.exception("request %s: its watcher failed", self._exchange.context.request_id)
-            self._is_watched = False
+            logger.exception("request %s: its watcher failed", self._context.request_id)
+            self._is_told = False
 
     def _fail(self, error: BaseException) -> None:
         if not isinstance(error, Sa2VAError):
-            logger.error("request %s failed", self._exchange.context.request_id, exc_info=error)
+            logger.error("request %s failed", self._context.request_id, exc_info=error)
             error = InferenceError("the request failed")
         with suppress(InvalidStateError):  # cancelled, or failed before
             self.answer.set_exception(error)
@@ -314,8 +329,7 @@ class _MetricsObserver(Observer):
         metrics.batch_size.labels(stage).observe(size)
 
     def on_step(self, running: int, waiting: int) -> None:
-        metrics.requests_running.set(running)
-        metrics.requests_waiting.set(max(0, self._predictor.queue_depth - running))
+        self._predictor.note_running(running)
         if running and time.monotonic() - self._looked_at < self.INTERVAL_S:
             return
         self._looked_at = time.monotonic()
@@ -328,17 +342,17 @@ class _MetricsObserver(Observer):
 
 def _count(sequence: Sequence, prediction: Prediction) -> None:
     """Adds an answer to the counters."""
-    usage, clock = prediction.usage, sequence.clock
+    usage, context = prediction.usage, sequence.context
     metrics.requests_total.inc()
     metrics.prompt_tokens.inc(usage.prompt_tokens)
     metrics.generation_tokens.inc(usage.completion_tokens)
     metrics.segments.inc(len(prediction.segments))
-    for stage, seconds in clock.seconds.items():
+    for stage, seconds in context.seconds.items():
         metrics.stage_seconds.labels(stage).observe(seconds)
     if sequence.first_token_at is not None:
-        metrics.time_to_first_token.observe(sequence.first_token_at - clock.started)
+        metrics.time_to_first_token.observe(sequence.first_token_at - context.arrived)
     if usage.completion_tokens > 1:
-        decoding = clock.seconds.get(Stage.DECODE, 0.0)
+        decoding = context.seconds.get(Stage.DECODE, 0.0)
         metrics.time_per_output_token.observe(decoding / (usage.completion_tokens - 1))
 
 

@@ -42,12 +42,28 @@ class Stage(StrEnum):
     """Encoding the answer."""
 
 
-class StageClock:
-    """Where a request's time goes. Every moment since the start belongs to one stage: they add up to the whole."""
+class RequestContext:
+    """What is known of a request from its arrival to its answer, whatever is asked: made once, passed on.
 
-    def __init__(self) -> None:
-        self.started = self._since = time.monotonic()
+    It is the request's clock, too: every moment since its arrival belongs to one stage, so that the stages add up to
+    the whole.
+    """
+
+    def __init__(self, request_id: str = "", timeout_s: float | None = None) -> None:
+        """`timeout_s` seconds after now nobody waits for the answer; None leaves that to the service's settings."""
+        self.request_id, self.timeout_s = request_id, timeout_s
+        self.arrived = self._since = time.monotonic()
         self._seconds: dict[Stage, float] = {}
+
+    @property
+    def deadline(self) -> float | None:
+        """`time.monotonic()` value."""
+        return None if self.timeout_s is None else self.arrived + self.timeout_s
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the deadline; negative once it has passed."""
+        return float("inf") if self.timeout_s is None else self.arrived + self.timeout_s - time.monotonic()
 
     def lap(self, stage: Stage) -> None:
         """Ends a stage: the time since the last one ended was spent on it."""
@@ -57,28 +73,14 @@ class StageClock:
 
     @property
     def seconds(self) -> Mapping[Stage, float]:
+        """Spent on each stage so far."""
         return dict(self._seconds)
 
     @property
     def timings_ms(self) -> dict[str, float]:
-        """Milliseconds of each stage, and `total`: from the start to the end of the last stage."""
+        """Milliseconds of each stage, and `total`: from the arrival to the end of the last stage."""
         spent = {stage.value: 1e3 * seconds for stage, seconds in self._seconds.items()}
-        return {**spent, "total": 1e3 * (self._since - self.started)}
-
-
-@dataclass(frozen=True)
-class RequestContext:
-    """What is known of a request from its arrival to its answer, whatever is asked: made once, passed on."""
-
-    request_id: str = ""
-    deadline: float | None = None
-    """`time.monotonic()` value after which nobody waits for the answer; None takes the service's own timeout."""
-    clock: StageClock = field(default_factory=StageClock)
-
-    @property
-    def left_s(self) -> float:
-        """Seconds until the deadline; negative once it has passed."""
-        return float("inf") if self.deadline is None else self.deadline - time.monotonic()
+        return {**spent, "total": 1e3 * (self._since - self.arrived)}
 
 
 @dataclass(frozen=True)
@@ -153,10 +155,23 @@ class Picture:
     region_cells: tuple[NDArray[np.bool_], ...] = ()
     warnings: tuple[str, ...] = ()
 
+    frames: int = 1
+    """Of a video, whose frames take as many image tokens each."""
+
     @property
-    def token_count(self) -> int:
+    def image_tokens(self) -> int:
         """Image tokens of the picture itself, its regions apart."""
         return sum(grid.tokens for grid in self.grids)
+
+    @property
+    def region_tokens(self) -> tuple[int, ...]:
+        """Image tokens of each region."""
+        return tuple(int(cells.sum()) for cells in self.region_cells)
+
+    @property
+    def all_tokens(self) -> int:
+        """Image tokens of the picture and its regions."""
+        return self.image_tokens * self.frames + sum(self.region_tokens)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from sa2va_bento.errors import BadRequestError, PayloadTooLargeError
 from sa2va_bento.settings import Settings
-from sa2va_bento.types import Prediction, RequestContext, Segment, StageClock, Turn, Usage
+from sa2va_bento.types import Prediction, RequestContext, Segment, Turn, Usage
 from sa2va_bento.web.rendering import to_response
 from sa2va_bento.web.request import to_predict_request
 from sa2va_bento.web.schemas import MaskFormat, ProcessRequest, ProcessResponse, parse_process_request
@@ -116,7 +116,7 @@ def prediction(*segments: Segment) -> Prediction:
 STAGES = ("receive", "queue", "image_decode", "preprocess", "encode", "prefill", "decode", "segment", "render", "total")
 
 
-class Stopped(StageClock):
+class Stopped(RequestContext):
     """A clock that stands."""
 
     @property
@@ -166,7 +166,7 @@ def test_an_empty_mask_is_reported() -> None:
 
 
 def test_the_response_in_full() -> None:
-    response = to_response(prediction(), model="m", context=RequestContext("r", clock=Stopped()), warnings=("mine",))
+    response = to_response(prediction(), model="m", context=Stopped("r"), warnings=("mine",))
     assert json.loads(response.model_dump_json()) == {
         "result": "[SEG]",
         "text": "",

@@ -135,14 +135,14 @@ class Engine:
         if not sequences:
             return
         for sequence in sequences:
-            sequence.clock.lap(Stage.QUEUE)
+            sequence.context.lap(Stage.QUEUE)
         try:
             compute(sequences)
         except Exception as error:
             self._note_failure(stage, sequences, error)
         else:
             for sequence in sequences:
-                sequence.clock.lap(stage)
+                sequence.context.lap(stage)
             self._observer.on_batch(stage, len(sequences))
             return
         # Out of the handler: an error at hand would keep the tensors of the failed step alive.
@@ -152,9 +152,9 @@ class Engine:
 
     def _note_failure(self, stage: Stage, sequences: list[Sequence], error: Exception) -> None:
         if len(sequences) == 1:
-            logger.error("request %s: %s failed", sequences[0].request_id, stage, exc_info=error)
+            logger.error("request %s: %s failed", sequences[0].context.request_id, stage, exc_info=error)
         else:
-            ids = ", ".join(sequence.request_id for sequence in sequences)
+            ids = ", ".join(sequence.context.request_id for sequence in sequences)
             logger.warning("requests %s: %s failed for all, trying halves: %s", ids, stage, str(error))
 
     def _retry(self, stage: Stage, sequences: list[Sequence], compute: Callable[[list[Sequence]], None]) -> None:

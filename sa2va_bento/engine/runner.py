@@ -192,6 +192,7 @@ class Runner:
         """Keeps the beginning of a prompt for others once its row holds all of it."""
         prefix = sequence.prefix
         if prefix and piece.start < prefix.length <= piece.stop and self.prefix_cache.max_bytes:
+            self.prefix_cache.misses += 1
             self.prefix_cache.put(prefix.key, self.kv_cache.copy_out(self._row(sequence), prefix.length))
 
     def _prompt(self, sequence: Sequence) -> PromptInputs:

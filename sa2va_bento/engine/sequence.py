@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sa2va_bento.types import FinishReason, Picture, Sampling, StageClock
+from sa2va_bento.types import FinishReason, Picture, RequestContext, Sampling
 
 GREEDY = Sampling()
 
@@ -92,8 +92,7 @@ class Sequence:
     segs_read: int = 0
     """`[SEG]`s that the language model has read; one that ends the reply is never read and gets no mask."""
     masks: tuple[MaskLogits, ...] = ()
-    request_id: str = ""
-    clock: StageClock = field(default_factory=StageClock)
+    context: RequestContext = field(default_factory=RequestContext)
     first_token_at: float | None = None
     """`time.monotonic()` value."""
 
@@ -177,4 +176,4 @@ class Sequence:
         """The finished answer."""
         ended_by_token = bool(self.output_ids) and self.output_ids[-1] in self.stop_ids
         reply = self.output_ids[:-1] if ended_by_token else self.output_ids
-        return Generation(tuple(reply), len(self.output_ids), self.finish_reason, self.masks, self.clock.timings_ms)
+        return Generation(tuple(reply), len(self.output_ids), self.finish_reason, self.masks, self.context.timings_ms)

@@ -18,7 +18,7 @@ from sa2va_bento.model.loading.tokenizers import PromptTokenizer
 from sa2va_bento.model.registry import family_of
 from sa2va_bento.processing.detokenizer import Detokenizer
 from sa2va_bento.processing.masks import low_res_to_mask
-from sa2va_bento.processing.prompt import PictureTokens, build_prompt
+from sa2va_bento.processing.prompt import build_prompt
 from sa2va_bento.processing.reply import Phrase, ReplyParser
 from sa2va_bento.settings import Settings
 from sa2va_bento.types import Picture, Prediction, PredictRequest, Segment, Usage
@@ -61,8 +61,7 @@ class Processor:
         if request.regions and not self._config.takes_regions:
             raise BadRequestError(f"regions: {self._config.family} checkpoints do not read visual prompts")
         picture = self._picture(request)
-        tokens = _picture_tokens(picture) if picture else None
-        ids = self._tokenizer.encode(build_prompt(self._template, request.prompt, tokens, request.history))
+        ids = self._tokenizer.encode(build_prompt(self._template, request.prompt, picture, request.history))
         return self._sequence(request, ids, picture)
 
     def segments(
@@ -102,7 +101,7 @@ class Processor:
             image_size=picture.size if picture else None,
             usage=Usage(
                 prompt_tokens=len(sequence.prompt_ids),
-                image_tokens=_picture_tokens(picture).total if picture else 0,
+                image_tokens=picture.all_tokens if picture else 0,
                 completion_tokens=generation.completion_tokens,
             ),
             finish_reason=generation.finish_reason,
@@ -139,14 +138,13 @@ class Processor:
             seg_id=self._seg_id,
             prefix=self._prefix(ids, picture) if picture else None,
             deadline=time.monotonic() + self._settings.timeout_s if deadline is None else deadline,
-            request_id=request.context.request_id,
-            clock=request.context.clock,
+            context=request.context,
         )
 
     def _prefix(self, ids: list[int], picture: Picture) -> Prefix:
         """The prompt up to the last token of the picture itself; what its regions add comes later."""
         places = [place for place, token in enumerate(ids) if token == self.image_token_id]
-        length = places[picture.token_count - 1] + 1
+        length = places[picture.image_tokens - 1] + 1
         return Prefix(f"{picture.tiles_key}/{blake2b(array('I', ids[:length]), digest_size=16).hexdigest()}", length)
 
     def _ends_reply(self, stop: tuple[str, ...]) -> Callable[[list[int]], bool]:
@@ -156,7 +154,3 @@ class Processor:
             return lambda output_ids: False
         reach = max(len(text.encode()) for text in stop)
         return lambda output_ids: any(text in self._tokenizer.decode(output_ids[-reach:]) for text in stop)
-
-
-def _picture_tokens(picture: Picture) -> PictureTokens:
-    return PictureTokens(picture.token_count, tuple(int(cells.sum()) for cells in picture.region_cells))

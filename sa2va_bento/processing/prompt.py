@@ -4,6 +4,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from sa2va_bento.model.chat_template import IMAGE_CONTEXT, MARKERS, ChatTemplate, Piece, Special
 from sa2va_bento.types import Turn
@@ -11,21 +12,28 @@ from sa2va_bento.types import Turn
 LEADING_IMAGE = re.compile(r"\s*<image>\s*(?=\S)")
 
 
-@dataclass(frozen=True)
-class PictureTokens:
+class ImageTokens(Protocol):
     """How many image tokens a picture takes, each of its regions, and, of a video, how many frames take as many."""
 
-    image: int
-    regions: tuple[int, ...] = ()
-    frames: int = 1
-
     @property
-    def total(self) -> int:
-        return self.image * self.frames + sum(self.regions)
+    def image_tokens(self) -> int: ...
+    @property
+    def region_tokens(self) -> tuple[int, ...]: ...
+    @property
+    def frames(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class PictureTokens:
+    """Image tokens without a picture."""
+
+    image_tokens: int
+    region_tokens: tuple[int, ...] = ()
+    frames: int = 1
 
 
 def build_prompt(
-    template: ChatTemplate, prompt: str, picture: PictureTokens | None, history: Sequence[Turn] = ()
+    template: ChatTemplate, prompt: str, picture: ImageTokens | None, history: Sequence[Turn] = ()
 ) -> list[Piece]:
     """The conversation as pieces, the picture in front of its first user turn.
 
@@ -34,12 +42,12 @@ def build_prompt(
     """
     pieces: list[Piece] = list(template.start)
     pending = picture
-    for turn in (*history, Turn("user", prompt)):
-        if turn.role == "assistant":
-            pieces += [*_reply_pieces(turn.content), *template.assistant_end]
+    for role, content in (*((turn.role, turn.content) for turn in history), ("user", prompt)):
+        if role == "assistant":
+            pieces += [*_reply_pieces(content), *template.assistant_end]
             continue
         shown = _picture_pieces(template, pending) if pending else []
-        pieces += [*template.user_start, *shown, _user_text(template, turn.content), *template.user_end]
+        pieces += [*template.user_start, *shown, _user_text(template, content), *template.user_end]
         pending = None
     return pieces
 
@@ -55,11 +63,11 @@ def without_leading_image(prompt: str) -> str:
     return prompt[match.end() :] if match else prompt
 
 
-def _picture_pieces(template: ChatTemplate, picture: PictureTokens) -> list[Piece]:
-    tokens = Special(template.image_token, picture.image)
+def _picture_pieces(template: ChatTemplate, picture: ImageTokens) -> list[Piece]:
+    tokens = Special(template.image_token, picture.image_tokens)
     image = [Special(template.image_start), tokens, Special(template.image_end)]
     images = [*image, *[template.between_images, *image] * (picture.frames - 1)]
-    return [*images, *_region_pieces(picture.regions), "\n"]
+    return [*images, *_region_pieces(picture.region_tokens), "\n"]
 
 
 def _region_pieces(regions: Sequence[int]) -> list[Piece]:

@@ -9,11 +9,11 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
 
 from starlette.requests import Request
 
 from sa2va_bento.errors import DeadlineExceededError, RequestCancelledError
-from sa2va_bento.settings import Settings
 from sa2va_bento.types import Prediction, PredictRequest, RequestContext, Stage, StreamEvent
 from sa2va_bento.web.body import Fields, read_fields
 from sa2va_bento.web.errors import context_of
@@ -22,13 +22,15 @@ from sa2va_bento.web.sse import HEARTBEAT, until_disconnected
 
 
 class HttpExchange(ABC):
-    """A request and its answer as bytes, in the terms of an endpoint. All but making it runs in worker threads."""
+    """One request and its answer as bytes, in the terms of an endpoint. Made on the event loop, where `begun`, `whole`,
+    `events` and `cancel` belong; the model's threads call the others."""
 
-    def __init__(self, request: Request, fields: Fields, settings: Settings) -> None:
+    def __init__(self, request: Request, fields: Fields, runtime: Runtime) -> None:
         self.context, self.scope = context_of(request.scope), request.scope
-        self.fields, self.settings = fields, settings
-        self.post: Callable[[bytes | bool], None] = lambda item: None
-        """Takes what happens to the event loop: whether the answer comes in events, and then these."""
+        self.fields, self.settings = fields, runtime.settings
+        self._loop = asyncio.get_running_loop()
+        self._items: asyncio.Queue[bytes | bool | Future[bytes]] = asyncio.Queue()
+        self._answer: Future[bytes] = Future()
 
     @abstractmethod
     def read(self) -> PredictRequest:
@@ -48,41 +50,16 @@ class HttpExchange(ABC):
         """The answer, or the end of its stream."""
 
     def begin(self) -> bool:
-        self.post(self.is_streamed)
+        self._post(self.is_streamed)
         return self.is_streamed
 
     def tell(self, event: StreamEvent) -> None:
         if data := self.event(event):
-            self.post(data)
+            self._post(data)
 
-
-ExchangeType = Callable[[Request, Fields, Settings], HttpExchange]
-
-
-async def accept(request: Request, runtime: Runtime, exchange: ExchangeType) -> "Accepted":
-    """Reads a request's body and hands it to the model, under its deadline.
-
-    Raises:
-        Sa2VAError: whatever is wrong with it before that: no model, too many requests, an unknown content type.
-    """
-    context = context_of(request.scope)
-    async with kept(context):
-        model = runtime.model
-        fields = await read_fields(request, runtime.settings)
-    context.clock.lap(Stage.RECEIVE)
-    return Accepted(model, exchange(request, fields, runtime.settings))
-
-
-class Accepted:
-    """A request under way. Made on the event loop; whoever makes it calls `cancel` in the end."""
-
-    def __init__(self, model: Model, exchange: HttpExchange) -> None:
-        """Raises OverloadedError when too many requests wait."""
-        self.exchange, self._context = exchange, exchange.context
-        self._loop = asyncio.get_running_loop()
-        self._items: asyncio.Queue[bytes | bool | Future[bytes]] = asyncio.Queue()
-        exchange.post = self._post
-        self._answer = model.answer(exchange)
+    def start(self, model: Model) -> None:
+        """Hands the request to the model; whoever does that calls `cancel` in the end. Raises OverloadedError."""
+        self._answer = model.answer(self)
 
     def cancel(self) -> None:
         """Takes the request out of the model, unless it is answered."""
@@ -97,7 +74,7 @@ class Accepted:
         answer = asyncio.wrap_future(self._answer)
         gone = asyncio.ensure_future(until_disconnected(request.receive))
         try:
-            async with kept(self._context):
+            async with kept(self.context):
                 await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
                 if not answer.done():
                     raise RequestCancelledError("the client went away")
@@ -114,15 +91,15 @@ class Accepted:
         """
         self._answer.add_done_callback(self._post)
         try:
-            async with kept(self._context):
+            async with kept(self.context):
                 first = await self._items.get()
-            return first if isinstance(first, bool) else bool(first.result() if isinstance(first, Future) else first)
+            return bool(first.result() if isinstance(first, Future) else first)
         except BaseException:
             self.cancel()
             raise
 
-    async def events(self, silence_s: float) -> AsyncIterator[bytes]:
-        """The rendered events in order and a comment after each `silence_s` seconds of silence; the end of the stream.
+    async def events(self) -> AsyncIterator[bytes]:
+        """The rendered events in order, a comment after each silence, and the end of the stream.
 
         Raises:
             DeadlineExceededError: the deadline passed first.
@@ -130,11 +107,11 @@ class Accepted:
         """
         while True:
             try:
-                async with asyncio.timeout(max(0, min(silence_s, self._context.left_s))):
+                async with asyncio.timeout(max(0, min(self.settings.heartbeat_s, self.context.left_s))):
                     item = await self._items.get()
             except TimeoutError:
-                if self._context.left_s <= 0:
-                    raise late(self._context) from None
+                if self.context.left_s <= 0:
+                    raise late(self.context) from None
                 yield HEARTBEAT
                 continue
             if isinstance(item, Future):
@@ -146,6 +123,27 @@ class Accepted:
     def _post(self, item: "bytes | bool | Future[bytes]") -> None:
         with suppress(RuntimeError):  # the loop has closed meanwhile
             self._loop.call_soon_threadsafe(self._items.put_nowait, item)
+
+
+ExchangeType = TypeVar("ExchangeType", bound=HttpExchange)
+
+
+async def accept(
+    request: Request, runtime: Runtime, exchange_type: Callable[[Request, Fields, Runtime], ExchangeType]
+) -> ExchangeType:
+    """Reads a request's body and hands it to the model, under its deadline.
+
+    Raises:
+        Sa2VAError: whatever is wrong with it before that: no model, too many requests, an unknown content type.
+    """
+    context = context_of(request.scope)
+    async with kept(context):
+        model = runtime.model
+        fields = await read_fields(request, runtime.settings)
+    context.lap(Stage.RECEIVE)
+    exchange = exchange_type(request, fields, runtime)
+    exchange.start(model)
+    return exchange
 
 
 @asynccontextmanager
@@ -164,6 +162,6 @@ async def kept(context: RequestContext) -> AsyncIterator[None]:
 
 def late(context: RequestContext) -> DeadlineExceededError:
     """What to raise when a request's deadline has passed."""
-    if context.deadline is None:
-        return DeadlineExceededError("no answer in time")
-    return DeadlineExceededError(f"no answer within {round(context.deadline - context.clock.started, 3):g} s")
+    return DeadlineExceededError(
+        f"no answer within {context.timeout_s:g} s" if context.timeout_s else "no answer in time"
+    )

@@ -67,7 +67,7 @@ class Arrival:
             return await self.app(scope, receive, send)
         given = Headers(scope=scope).get(REQUEST_ID, "")
         request_id = given if _CLEAN_ID.fullmatch(given) else uuid.uuid4().hex
-        context = RequestContext(request_id, time.monotonic() + self._timeout_s)
+        context = RequestContext(request_id, self._timeout_s)
         scope.setdefault("state", {})["context"] = context
         status = 499  # unless an answer begins
 
@@ -86,7 +86,7 @@ class Arrival:
 
 def _note(scope: Scope, status: int, context: RequestContext) -> None:
     """One line of the log, and the HTTP metrics. Paths come from strangers: they are escaped, and no labels."""
-    route, seconds = route_of(scope), time.monotonic() - context.clock.started
+    route, seconds = route_of(scope), time.monotonic() - context.arrived
     metrics.http_requests.labels(scope["method"], route, status).inc()
     metrics.http_seconds.labels(route).observe(seconds)
     if route not in QUIET:

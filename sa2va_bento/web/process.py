@@ -10,9 +10,8 @@ from collections.abc import AsyncIterator
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sa2va_bento.settings import Settings
 from sa2va_bento.types import Prediction, PredictRequest, SegmentReady, StreamEvent, TextDelta
-from sa2va_bento.web.accept import Accepted, HttpExchange, accept
+from sa2va_bento.web.accept import HttpExchange, accept
 from sa2va_bento.web.body import Fields, parse_json_object
 from sa2va_bento.web.errors import known_error, request_id_of
 from sa2va_bento.web.rendering import to_response, to_segment
@@ -28,8 +27,8 @@ async def answer_process(request: Request, runtime: Runtime) -> Response:
     Raises:
         Sa2VAError: whatever is wrong with it, or with us.
     """
-    accepted = await accept(request, runtime, ProcessExchange)
-    return Response(await accepted.whole(request), media_type="application/json")
+    exchange = await accept(request, runtime, ProcessExchange)
+    return Response(await exchange.whole(request), media_type="application/json")
 
 
 async def answer_process_stream(request: Request, runtime: Runtime) -> Response:
@@ -38,16 +37,16 @@ async def answer_process_stream(request: Request, runtime: Runtime) -> Response:
     Raises:
         Sa2VAError: whatever is wrong before that.
     """
-    accepted = await accept(request, runtime, ProcessStreamExchange)
-    await accepted.begun()
-    return EventStream(_events(accepted, runtime.settings), accepted.cancel, accepted.exchange.context)
+    exchange = await accept(request, runtime, ProcessStreamExchange)
+    await exchange.begun()
+    return EventStream(_events(exchange), exchange.cancel, exchange.context)
 
 
-async def _events(accepted: Accepted, settings: Settings) -> AsyncIterator[bytes]:
-    scope = accepted.exchange.scope
-    yield sse_event(json.dumps({"request_id": request_id_of(scope), "model": settings.model_name}), "start")
+async def _events(exchange: HttpExchange) -> AsyncIterator[bytes]:
+    scope = exchange.scope
+    yield sse_event(json.dumps({"request_id": request_id_of(scope), "model": exchange.settings.model_name}), "start")
     try:
-        async for data in accepted.events(settings.heartbeat_s):
+        async for data in exchange.events():
             yield data
     except Exception as error:
         known = known_error(error, scope)
@@ -62,8 +61,8 @@ class ProcessExchange(HttpExchange):
     def is_streamed(self) -> bool:
         return False
 
-    def __init__(self, request: Request, fields: Fields, settings: Settings) -> None:
-        super().__init__(request, fields, settings)
+    def __init__(self, request: Request, fields: Fields, runtime: Runtime) -> None:
+        super().__init__(request, fields, runtime)
         self._segments: list[SegmentOut] = []
 
     def read(self) -> PredictRequest:

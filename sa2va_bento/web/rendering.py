@@ -46,7 +46,7 @@ def to_response(
     usage = prediction.usage
     segments = [*encoded, *to_segments(prediction.segments, mask_format, len(encoded))]
     overlay = encode_overlay(draw_overlay(overlay_on, prediction.segments)) if overlay_on else None
-    context.clock.lap(Stage.RENDER)
+    context.lap(Stage.RENDER)
     return ProcessResponse(
         result=prediction.result,
         text=prediction.text,
@@ -117,4 +117,4 @@ def _ring(points: masks.Points) -> list[tuple[float, float]]:
 
 
 def _timings(context: RequestContext) -> Timings:
-    return Timings(**{name: round(value, 2) for name, value in context.clock.timings_ms.items()})
+    return Timings(**{name: round(value, 2) for name, value in context.timings_ms.items()})

@@ -8,9 +8,8 @@ from starlette.requests import Request
 
 from sa2va_bento import __version__
 from sa2va_bento.errors import UnsupportedMediaError
-from sa2va_bento.settings import Settings
 from sa2va_bento.types import Prediction, PredictRequest, Stage, StreamEvent, TextDelta, Usage
-from sa2va_bento.web.accept import Accepted, HttpExchange
+from sa2va_bento.web.accept import HttpExchange
 from sa2va_bento.web.body import Fields, parse_json_object
 from sa2va_bento.web.errors import error_body, known_error, request_id_of
 from sa2va_bento.web.openai.request import check_chat, to_predict_request
@@ -23,6 +22,7 @@ from sa2va_bento.web.openai.schemas import (
     PromptDetails,
 )
 from sa2va_bento.web.rendering import to_segments
+from sa2va_bento.web.runtime import Runtime
 from sa2va_bento.web.schemas import parse_fields
 from sa2va_bento.web.sse import sse_event
 
@@ -30,13 +30,11 @@ FINGERPRINT = f"sa2va-bento-{__version__}"
 DONE = sse_event("[DONE]")
 
 
-async def chat_events(accepted: Accepted, settings: Settings) -> AsyncIterator[bytes]:
+async def chat_events(exchange: "ChatExchange") -> AsyncIterator[bytes]:
     """The answer in chunks: the role at once, text as it comes, segments with the end."""
-    exchange = accepted.exchange
-    assert isinstance(exchange, ChatExchange)
     yield exchange.delta({"role": "assistant", "content": ""})
     try:
-        async for data in accepted.events(settings.heartbeat_s):
+        async for data in exchange.events():
             yield data
     except Exception as error:
         yield sse_event(json.dumps(error_body(known_error(error, exchange.scope), exchange.scope)))
@@ -45,9 +43,9 @@ async def chat_events(accepted: Accepted, settings: Settings) -> AsyncIterator[b
 class ChatExchange(HttpExchange):
     """One request to `/v1/chat/completions`."""
 
-    def __init__(self, request: Request, fields: Fields, settings: Settings) -> None:
+    def __init__(self, request: Request, fields: Fields, runtime: Runtime) -> None:
         """Raises UnsupportedMediaError for a form."""
-        super().__init__(request, fields, settings)
+        super().__init__(request, fields, runtime)
         if not isinstance(fields, bytes):
             raise UnsupportedMediaError("content type must be application/json")
         self._body = fields
@@ -68,7 +66,7 @@ class ChatExchange(HttpExchange):
 
     def render(self, prediction: Prediction) -> bytes:
         message = self._message(prediction)
-        self.context.clock.lap(Stage.RENDER)
+        self.context.lap(Stage.RENDER)
         return self._end(prediction, message) if self.is_streamed else self._completion(prediction, message)
 
     def _completion(self, prediction: Prediction, message: AnswerMessage) -> bytes:

@@ -34,7 +34,7 @@ async def answer_chat(request: Request, runtime: Runtime) -> Response:
     Raises:
         Sa2VAError: whatever is wrong with it, or with us, before a stream begins.
     """
-    accepted = await accept(request, runtime, ChatExchange)
-    if not await accepted.begun():
-        return Response(await accepted.whole(request), media_type="application/json")
-    return EventStream(chat_events(accepted, runtime.settings), accepted.cancel, accepted.exchange.context)
+    exchange = await accept(request, runtime, ChatExchange)
+    if not await exchange.begun():
+        return Response(await exchange.whole(request), media_type="application/json")
+    return EventStream(chat_events(exchange), exchange.cancel, exchange.context)
