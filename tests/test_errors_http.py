@@ -96,7 +96,7 @@ BAD_FIELDS: list[tuple[str, Any, int, str]] = [
     ("box of text", {**GOOD, "regions": [{"box": [1, 2, 3, "4"]}]}, 400, "regions[0].box[3]"),
     ("box outside", {**GOOD, "regions": [BOX, {"box": [40, 1, 20, 2]}]}, 400, "regions[1].box: (60, 3) lies outside"),
     ("polygon of two", {**GOOD, "regions": [{"polygon": [[1, 1], [2, 2]]}]}, 400, "regions[0].polygon"),
-    ("polygon outside", {**GOOD, "regions": [{"polygon": [[0, 0], [49, 0], [0, 9]]}]}, 400, "regions[0].polygon"),
+    ("polygon outside", {**GOOD, "regions": [{"polygon": [[0, 0], [59, 0], [0, 9]]}]}, 400, "regions[0].polygon"),
     ("mask of nothing", {**GOOD, "regions": [{"mask": {}}]}, 400, "regions[0].mask"),
     ("mask of another size", {**GOOD, "regions": [{"mask": {"size": [4, 4], "counts": [16]}}]}, 400, "[32, 48]"),
     ("mask of bad runs", {**GOOD, "regions": [{"mask": {"size": [32, 48], "counts": "xyz"}}]}, 400, "regions[0].mask"),

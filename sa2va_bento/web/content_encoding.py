@@ -14,8 +14,6 @@ from sa2va_bento.web.errors import error_response
 PIECE = 256 * 1024
 """Most bytes that are inflated before other requests get a turn."""
 
-_GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
-
 
 class Compression(GZipMiddleware):
     """Compresses answers with gzip for clients that accept it; event streams and small answers stay as they are."""
@@ -51,7 +49,7 @@ def _with_headers(scope: Scope, changes: dict[str, str | None]) -> Scope:
 
 
 class Decompression:
-    """Inflates gzip and deflate bodies as they stream in and refuses them once they are over `limit` bytes."""
+    """Inflates gzip bodies as they stream in and refuses them once they are over `limit` bytes."""
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self.app, self._limit = app, limit
@@ -62,19 +60,19 @@ class Decompression:
         coding = Headers(scope=scope).get("content-encoding", "identity").strip().lower()
         if coding in ("identity", ""):
             return await self.app(scope, receive, send)
-        if coding not in ("gzip", "x-gzip", "deflate"):
-            error = UnsupportedMediaError("content encoding must be gzip or deflate")
+        if coding not in ("gzip", "x-gzip"):
+            error = UnsupportedMediaError("content encoding must be gzip")
             return await error_response(error, scope)(scope, receive, send)
         plain = _with_headers(scope, {"content-encoding": None, "content-length": None})
-        await self.app(plain, _InflatedReceive(receive, coding.removeprefix("x-"), self._limit), send)
+        await self.app(plain, _InflatedReceive(receive, self._limit), send)
 
 
 class _InflatedReceive:
     """A `receive` whose body is inflated, in pieces of `PIECE` bytes at most."""
 
-    def __init__(self, receive: Receive, coding: str, limit: int) -> None:
+    def __init__(self, receive: Receive, limit: int) -> None:
         self._receive, self._limit = receive, limit
-        self._inflater = Inflater(coding)
+        self._inflater = Inflater()
         self._received = 0
         self._ended = self._finished = False
 
@@ -102,13 +100,12 @@ class _InflatedReceive:
 
 
 class Inflater:
-    """Inflates a gzip or deflate stream piece by piece, so that a small body can't become a large one unseen."""
+    """Inflates a gzip stream piece by piece, so that a small body can't become a large one unseen."""
 
-    def __init__(self, coding: str) -> None:
-        self._coding = coding
+    def __init__(self) -> None:
         self._pending = b""
-        self._stream: zlib._Decompress | None = None
-        self._more = False  # the stream may hold output back although all input was taken
+        self._member = _new_member()
+        self._more = False  # the member may hold output back although all input was taken
 
     def feed(self, data: bytes) -> None:
         """Adds compressed bytes."""
@@ -121,41 +118,27 @@ class Inflater:
             BadRequestError: the stream is damaged.
         """
         while self._pending or self._more:
-            stream = self._stream = self._current()
-            if stream is None:
-                return b""
-            piece = self._inflate(stream)
-            if piece:
+            if self._member.eof:  # a stream may consist of several, one after the other
+                self._member = _new_member()
+            if piece := self._inflate():
                 return piece
         return b""
 
     def check_complete(self) -> None:
         """Raises BadRequestError unless the stream has come to its end."""
-        if self._stream is None or not self._stream.eof or self._pending:
-            raise BadRequestError(f"the {self._coding} body is truncated")
+        if not self._member.eof or self._pending:
+            raise BadRequestError("the gzip body is truncated")
 
-    def _inflate(self, stream: "zlib._Decompress") -> bytes:
+    def _inflate(self) -> bytes:
+        member = self._member
         try:
-            piece = stream.decompress(self._pending, PIECE)
+            piece = member.decompress(self._pending, PIECE)
         except zlib.error:
-            raise BadRequestError(f"the body is not valid {self._coding}") from None
-        self._pending = stream.unused_data if stream.eof else stream.unconsumed_tail
-        self._more = len(piece) == PIECE and not stream.eof
+            raise BadRequestError("the body is not valid gzip") from None
+        self._pending = member.unused_data if member.eof else member.unconsumed_tail
+        self._more = len(piece) == PIECE and not member.eof
         return piece
 
-    def _current(self) -> "zlib._Decompress | None":
-        """The stream under way or, where there is none or it has ended, a new one; None while that can't be told."""
-        if self._stream is not None and not self._stream.eof:
-            return self._stream
-        if self._coding == "gzip":  # may consist of several, one after the other
-            return zlib.decompressobj(_GZIP)
-        if self._stream is not None:
-            raise BadRequestError(f"the body is not valid {self._coding}")
-        if len(self._pending) < 2:
-            return None
-        return zlib.decompressobj(_ZLIB if _is_zlib(self._pending) else _RAW)
 
-
-def _is_zlib(data: bytes) -> bool:
-    """Whether deflate data comes in zlib's wrapping, as it should; some clients send it bare."""
-    return data[0] & 0x0F == 8 and int.from_bytes(data[:2], "big") % 31 == 0
+def _new_member() -> "zlib._Decompress":
+    return zlib.decompressobj(16 + zlib.MAX_WBITS)

@@ -1,21 +1,22 @@
-"""Pictures by URL, from hosts that the operator lists and from nowhere else.
+"""Pictures by URL, from hosts that the operator lists and from nowhere else: protection against SSRF.
 
-A URL in a request makes the service a caller inside the operator's network. So: http and https only, hosts by exact
-match, addresses looked up once, checked and then connected to as checked, every redirect judged like the first URL,
-and limits on size, time and redirects. No proxy is used. It blocks: not for the event loop.
+A URL in a request makes the service a caller inside the operator's network (server-side request forgery). So: http and
+https only, hosts by exact match, addresses looked up once, checked and then connected to as checked, every redirect
+judged like the first URL, and limits on size, time and redirects. No proxy is used, and no cookie is kept.
 """
 
-import contextlib
-import http.client
+import asyncio
 import ipaddress
 import re
 import socket
 import ssl
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
+from typing import cast
 from urllib.parse import SplitResult, urljoin, urlsplit
+
+import httpcore
 
 from sa2va_bento import __version__
 from sa2va_bento.errors import BadRequestError, PayloadTooLargeError
@@ -23,13 +24,16 @@ from sa2va_bento.settings import Settings
 
 MOST_REDIRECTS = 3
 _MOST_CHARACTERS = 8192
-_CHUNK = 64 * 1024
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = (301, 302, 303, 307, 308)
 _HEADERS = {"User-Agent": f"sa2va-bento/{__version__}", "Accept": "image/*", "Accept-Encoding": "identity"}
 
-_TRANSLATED = tuple(map(ipaddress.ip_network, ("2002::/16", "64:ff9b::/96", "64:ff9b:1::/48")))
-"""Networks whose IPv6 addresses stand for IPv4 ones, private ones among them."""
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+"""All IPv6 addresses that IANA gives to networks. Without are fec0::/10 (site-local), and ::/96, ::ffff:0:0:0/96,
+64:ff9b::/96 and 64:ff9b:1::/48, whose addresses stand for IPv4 ones, private ones among them."""
+
+_NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("192.88.99.0/24", "2002::/16", "3fff::/20")))
+"""What Python calls global all the same: 6to4, whose relays and addresses lead to IPv4 ones, and documentation."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -56,7 +60,7 @@ def is_url(text: str) -> bool:
     return text.lstrip()[:8].lower().startswith(("http://", "https://"))
 
 
-def fetch(url: str, policy: FetchPolicy, field: str = "base64Image") -> bytes:
+async def fetch(url: str, policy: FetchPolicy, field: str = "base64Image") -> bytes:
     """The bytes behind a URL, whatever they are.
 
     Args:
@@ -68,19 +72,20 @@ def fetch(url: str, policy: FetchPolicy, field: str = "base64Image") -> bytes:
         BadRequestError: the URL is not one to be fetched, or it can't be.
         PayloadTooLargeError: there are more bytes than the policy's limit.
     """
-    deadline, target = time.monotonic() + policy.timeout_s, url.strip()
     try:
-        for _ in range(MOST_REDIRECTS + 1):
-            parts = _checked(target, policy)
-            found = _get(parts, policy, deadline)
-            if isinstance(found, bytes):
-                return found
-            target = urljoin(target, found)
-        raise _RefusedError(f"is redirected more than {MOST_REDIRECTS} times")
+        async with asyncio.timeout(policy.timeout_s):
+            return await _follow(url.strip(), policy)
+    except TimeoutError:
+        raise BadRequestError(f"{field}: the URL was not answered within {policy.timeout_s:g} s") from None
     except _RefusedError as refusal:
         raise BadRequestError(f"{field}: the URL {refusal}") from None
     except _TooLargeError:
         raise PayloadTooLargeError(f"{field}: over the limit of {policy.max_bytes / 2**20:g} MiB") from None
+
+
+def fetch_blocking(url: str, policy: FetchPolicy, field: str = "base64Image") -> bytes:
+    """`fetch` for a thread without an event loop."""
+    return asyncio.run(fetch(url, policy, field))
 
 
 class _RefusedError(Exception):
@@ -89,6 +94,22 @@ class _RefusedError(Exception):
 
 class _TooLargeError(Exception):
     """More bytes than are allowed."""
+
+
+async def _follow(url: str, policy: FetchPolicy) -> bytes:
+    for _ in range(MOST_REDIRECTS + 1):
+        found = await _get(_checked(url, policy), policy)
+        if isinstance(found, bytes):
+            return found
+        url = _joined(url, found)
+    raise _RefusedError(f"is redirected more than {MOST_REDIRECTS} times")
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        raise _RefusedError("is redirected to one that is not valid") from None
 
 
 def _checked(url: str, policy: FetchPolicy) -> SplitResult:
@@ -114,67 +135,80 @@ def _checked(url: str, policy: FetchPolicy) -> SplitResult:
     return parts
 
 
-def _get(parts: SplitResult, policy: FetchPolicy, deadline: float) -> bytes | str:
+async def _get(parts: SplitResult, policy: FetchPolicy) -> bytes | str:
     """The body behind a URL, or where it redirects to."""
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    url = httpcore.URL(scheme=parts.scheme, host=parts.hostname or "", port=parts.port, target=target)
+    tls = _tls() if parts.scheme == "https" else None
     try:
-        with _connected(parts, policy, deadline) as connection:
-            connection.request(
-                "GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""), headers=_HEADERS
-            )
-            answer = connection.getresponse()
-            if answer.status in _REDIRECTS and (location := answer.getheader("Location")):
-                return location
-            if answer.status != 200:
-                raise _RefusedError(f"answers {answer.status}")
-            return _read(answer, policy, deadline)
-    except (OSError, http.client.HTTPException, UnicodeError):
-        late = time.monotonic() >= deadline
-        raise _RefusedError(f"was not answered within {policy.timeout_s:g} s" if late else "can't be fetched") from None
+        async with (
+            httpcore.AsyncConnectionPool(ssl_context=tls, network_backend=_CheckedNetwork(policy)) as pool,
+            pool.stream("GET", url, headers={"Host": parts.netloc, **_HEADERS}) as answer,
+        ):
+            return await _read(answer, policy)
+    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, OSError, UnicodeError):
+        raise _RefusedError("can't be fetched") from None
 
 
-def _read(answer: http.client.HTTPResponse, policy: FetchPolicy, deadline: float) -> bytes:
-    if answer.getheader("Content-Encoding", "identity").lower() != "identity":
+@cache
+def _tls() -> ssl.SSLContext:
+    """Verifies host names and certificates. Made once: reading the system's authorities takes tens of milliseconds."""
+    return ssl.create_default_context()
+
+
+async def _read(answer: httpcore.Response, policy: FetchPolicy) -> bytes | str:
+    headers = {name.lower(): value.decode("latin-1") for name, value in answer.headers}
+    if answer.status in _REDIRECTS and (location := headers.get(b"location")):
+        return location
+    if answer.status != 200:
+        raise _RefusedError(f"answers {answer.status}")
+    if headers.get(b"content-encoding", "identity").lower() != "identity":
         raise _RefusedError("answers with a compressed body")
-    if (answer.length or 0) > policy.max_bytes:
+    if int(headers.get(b"content-length", 0)) > policy.max_bytes:
         raise _TooLargeError
+    return await _body(answer, policy)
+
+
+async def _body(answer: httpcore.Response, policy: FetchPolicy) -> bytes:
     data = bytearray()
-    while chunk := answer.read(_CHUNK):
-        data += chunk
-        if len(data) > policy.max_bytes:
-            raise _TooLargeError
-    if time.monotonic() >= deadline:  # the connection was cut, which looks like its end
-        raise TimeoutError
-    if answer.length:  # announced and not sent
-        raise _RefusedError("breaks off")
+    try:
+        async for piece in answer.aiter_stream():
+            data += piece
+            if len(data) > policy.max_bytes:
+                raise _TooLargeError
+    except (httpcore.NetworkError, httpcore.ProtocolError):
+        raise _RefusedError("breaks off") from None
     return bytes(data)
 
 
-@contextlib.contextmanager
-def _connected(parts: SplitResult, policy: FetchPolicy, deadline: float) -> Iterator[http.client.HTTPConnection]:
-    """A connection to an address of the host that was checked; it is cut at the deadline, whatever it is doing."""
-    host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
-    connection = http.client.HTTPConnection(host, port)
-    connection.sock = connected = _open(_addresses(host, port, policy), port, deadline)
-    if parts.scheme == "https":
-        connection.sock = connected = ssl.create_default_context().wrap_socket(
-            connected, server_hostname=host, do_handshake_on_connect=False
-        )
-    cut = threading.Timer(max(0.0, deadline - time.monotonic()), _cut, [connected])
-    cut.daemon = True
-    cut.start()
-    try:
-        if isinstance(connected, ssl.SSLSocket):
-            connected.do_handshake()
-        yield connection
-    finally:
-        cut.cancel()
-        connection.close()
-        connected.close()
+class _CheckedNetwork(httpcore.AsyncNetworkBackend):
+    """Connects to addresses that were checked, and to those only."""
+
+    def __init__(self, policy: FetchPolicy) -> None:
+        self._policy = policy
+        self._network = cast(httpcore.AsyncNetworkBackend, httpcore.AnyIOBackend())
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """A connection to the first of a host's addresses that answers."""
+        failure: Exception = httpcore.ConnectError("no address")
+        for address in await _addresses(host, port, self._policy):
+            try:
+                return await self._network.connect_tcp(address, port, timeout, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+        raise failure
 
 
-def _addresses(host: str, port: int, policy: FetchPolicy) -> list[str]:
+async def _addresses(host: str, port: int, policy: FetchPolicy) -> list[str]:
     """Addresses of a host, looked up once. One that is not public condemns them all."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     if not policy.private and not all(_is_public(ipaddress.ip_address(address)) for address in addresses):
         raise _RefusedError("leads to an address that is not public")
@@ -182,26 +216,7 @@ def _addresses(host: str, port: int, policy: FetchPolicy) -> list[str]:
 
 
 def _is_public(address: Address) -> bool:
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    return mapped.is_global and not mapped.is_multicast and not any(mapped in network for network in _TRANSLATED)
-
-
-def _open(addresses: list[str], port: int, deadline: float) -> socket.socket:
-    """A socket to the first address that answers."""
-    failure = OSError("no address")
-    for address in addresses:
-        left_s = deadline - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError
-        try:
-            connected = socket.create_connection((address, port), timeout=left_s)
-            connected.settimeout(left_s)
-            return connected
-        except OSError as error:
-            failure = error
-    raise failure
-
-
-def _cut(connected: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        socket.socket.shutdown(connected, socket.SHUT_RDWR)
+    plain = getattr(address, "ipv4_mapped", None) or address
+    if isinstance(plain, ipaddress.IPv6Address) and plain not in _GLOBAL_UNICAST:
+        return False
+    return plain.is_global and not plain.is_multicast and not any(plain in network for network in _NOT_PUBLIC)

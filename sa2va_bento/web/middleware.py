@@ -17,12 +17,13 @@ from sa2va_bento.settings import Settings
 from sa2va_bento.types import RequestContext
 from sa2va_bento.web.access import Access
 from sa2va_bento.web.content_encoding import Compression, Decompression
-from sa2va_bento.web.endpoints import OPEN_PATHS, QUIET, route_of
+from sa2va_bento.web.endpoints import OPEN_PATHS, OTHER, QUIET, route_of
 from sa2va_bento.web.errors import contract_error, error_response
 from sa2va_bento.web.statuses import status_of
 
 access_log = logging.getLogger("sa2va_bento.access")
 
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 REQUEST_ID = "X-Request-ID"
 PICKLE = "application/vnd.bentoml+pickle"
 _CLEAN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -87,7 +88,8 @@ class Arrival:
 def _note(scope: Scope, status: int, context: RequestContext) -> None:
     """One line of the log, and the HTTP metrics. Paths come from strangers: they are escaped, and no labels."""
     route, seconds = route_of(scope), time.monotonic() - context.arrived
-    metrics.http_requests.labels(scope["method"], route, status).inc()
+    method = scope["method"] if scope["method"] in METHODS else OTHER
+    metrics.http_requests.labels(method, route, status).inc()
     metrics.http_seconds.labels(route).observe(seconds)
     if route not in QUIET:
         line = (context.request_id, scope["method"], _printable(scope["path"]), status, 1e3 * seconds)
