@@ -1,5 +1,6 @@
 """A host of pictures, good ones and bad ones, on a free port of this machine; and what fetching from it gives."""
 
+import asyncio
 import http.server
 import ssl
 import threading
@@ -10,7 +11,8 @@ import pytest
 
 from sa2va_bento.errors import BadRequestError
 from sa2va_bento.settings import Settings
-from sa2va_bento.web.fetch import FetchPolicy, fetch
+from sa2va_bento.web import fetch as module
+from sa2va_bento.web.fetch import FetchPolicy
 from tests.pictures import encode, quarters
 
 PNG = encode(quarters())
@@ -52,6 +54,30 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def get_broken(self, _: object) -> None:
         self._answer(200, PNG, **{"Content-Length": str(len(PNG) + 5)})
         self.close_connection = True
+
+    def get_brokenchunks(self, _: object) -> None:
+        self._answer(200, b"5\r\nabcde\r\n5\r\nab", **{"Content-Length": "", "Transfer-Encoding": "chunked"})
+        self.close_connection = True
+
+    def get_negativechunk(self, _: object) -> None:
+        self._answer(200, b"-5\r\n" + bytes(10 * LIMIT), **{"Content-Length": "", "Transfer-Encoding": "chunked"})
+        self.close_connection = True
+
+    def get_hugechunk(self, _: object) -> None:
+        body = b"f" * 16 + b"\r\n" + bytes(10 * LIMIT)
+        self._answer(200, body, **{"Content-Length": "", "Transfer-Encoding": "chunked"})
+        self.close_connection = True
+
+    def get_negative(self, _: object) -> None:
+        self._answer(200, PNG, **{"Content-Length": "-5"})
+        self.close_connection = True
+
+    def get_more(self, _: object) -> None:
+        self._answer(200, PNG + b"more than was announced", **{"Content-Length": str(len(PNG))})
+        self.close_connection = True
+
+    def get_cookie(self, query: dict[str, list[str]]) -> None:
+        self._answer(302, b"", **{"Set-Cookie": "a=b", "Location": query["to"][0]})
 
     def get_compressed(self, _: object) -> None:
         self._answer(200, PNG, **{"Content-Encoding": "gzip"})
@@ -114,6 +140,11 @@ def policy(*hosts: str, private: bool = True, timeout_s: float = 5) -> FetchPoli
     """What may be fetched from these hosts."""
     settings = Settings(image_url_hosts=",".join(hosts), image_url_private=private, image_url_timeout_s=timeout_s)
     return FetchPolicy(FetchPolicy.of(settings).hosts, LIMIT, timeout_s, private)
+
+
+def fetch(url: str, allowed: FetchPolicy) -> bytes:
+    """The bytes behind a URL, fetched on an event loop of its own."""
+    return asyncio.run(module.fetch(url, allowed))
 
 
 def refused(url: str, allowed: FetchPolicy) -> str:

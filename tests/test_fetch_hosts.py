@@ -14,11 +14,10 @@ from starlette.testclient import TestClient
 from sa2va_bento.errors import PayloadTooLargeError, StartupError
 from sa2va_bento.settings import load_settings
 from sa2va_bento.web import fetch as module
-from sa2va_bento.web.fetch import fetch
+from tests.checks import check_error
 from tests.fakes import FakePredictor
-from tests.picture_host import PNG, Handler, PictureHost, policy, refused
+from tests.picture_host import PNG, Handler, PictureHost, fetch, policy, refused
 from tests.serving import client_of
-from tests.test_errors_http import check_error
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +40,11 @@ def test_redirects_are_followed(port: int, status: int) -> None:
         ("//localhost/a", "names a host"),
         ("file:///etc/passwd", "must begin with"),
         ("ftp://127.0.0.1/", "must begin with"),
+        ("http://[", "is not valid"),
+        ("//[::1", "is not valid"),
+        ("http://[not-an-address]/", "is not valid"),
+        ("http://127.0.0.1:99999/", "is not valid"),
+        ("/a%20b", "is not valid"),
         ("/redirect?to=/redirect", "redirected more than 3 times"),
     ],
 )
@@ -63,6 +67,9 @@ def test_three_redirects_are_the_most(port: int) -> None:
     [
         ("missing", "answers 404"),
         ("broken", "breaks off"),
+        ("brokenchunks", "breaks off"),
+        ("negativechunk", "breaks off"),
+        ("negative", "can't be fetched"),
         ("compressed", "a compressed body"),
         ("x", "can't be fetched"),
     ],
@@ -72,11 +79,22 @@ def test_what_comes_back_must_be_whole(port: int, path: str, fragment: str) -> N
     assert fragment in refused(f"http://{hosts}/{path}", policy(hosts))
 
 
-@pytest.mark.parametrize("path", ["huge", "endless"])
+@pytest.mark.parametrize("path", ["huge", "endless", "hugechunk"])
 def test_too_many_bytes_are_not_read(port: int, path: str) -> None:
     hosts = f"127.0.0.1:{port}"
     with pytest.raises(PayloadTooLargeError, match="over the limit"):
         fetch(f"http://{hosts}/{path}", policy(hosts))
+
+
+def test_what_follows_the_announced_bytes_is_not_read(port: int) -> None:
+    hosts = f"127.0.0.1:{port}"
+    assert fetch(f"http://{hosts}/more", policy(hosts)) == PNG
+
+
+def test_no_cookie_is_kept(port: int) -> None:
+    hosts = f"127.0.0.1:{port}"
+    assert fetch(f"http://{hosts}/cookie?to=/a", policy(hosts)) == PNG
+    assert "Cookie" not in Handler.requests[-1][1]
 
 
 @pytest.mark.parametrize("path", ["drip", "drippingheaders"])
@@ -115,7 +133,7 @@ def test_certificates_are_verified(
     context = ssl.create_default_context()
     if trusted:
         authority.configure_trust(context)
-        monkeypatch.setattr(module.ssl, "create_default_context", lambda: context)
+        monkeypatch.setattr(module, "_tls", lambda: context)
     with PictureHost(secure(authority, name)) as port:
         url, allowed = f"https://127.0.0.1:{port}/a", policy(f"127.0.0.1:{port}")
         if good:
@@ -127,7 +145,7 @@ def test_certificates_are_verified(
 def test_a_dripping_host_is_cut_off_behind_tls_too(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> None:
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    monkeypatch.setattr(module.ssl, "create_default_context", lambda: context)
+    monkeypatch.setattr(module, "_tls", lambda: context)
     with PictureHost(secure(authority, "127.0.0.1")) as port:
         hosts, begun = f"127.0.0.1:{port}", time.monotonic()
         assert "within 0.5 s" in refused(f"https://{hosts}/drip", policy(hosts, timeout_s=0.5))
@@ -141,6 +159,7 @@ def test_a_request_by_url(port: int) -> None:
         form = client.post("/process", files={"base64Image": (None, f"http://{hosts}/a"), "prompt": (None, "hi")})
         assert form.status_code == 200
         check_error(ask(client, f"http://{hosts}/missing"), 400, "the url answers 404")
+        check_error(ask(client, f"http://{hosts}/redirect?to=http://["), 400, "is not valid")
         check_error(ask(client, "http://elsewhere.example/"), 400, "names a host")
         check_error(ask(client, f"http://{hosts}/endless"), 413, "limit of 32 MiB")
 

@@ -17,8 +17,8 @@ from sa2va_bento.model.grounding import decode_mask, decode_masks, encode_image
 from sa2va_bento.model.loading.checkpoint import Placement, load_model
 from sa2va_bento.model.sam2 import Sam2
 from sa2va_bento.model.tracking import ABSENT, frames_seen, track
+from tests.model.test_tracking import SHAPE, prompts
 from tests.parity.goldens import write_checkpoint
-from tests.test_tracking import SHAPE, prompts
 
 CPU = Placement(torch.device("cpu"), torch.float32)
 DECODER = "grounding_encoder.sam2_model.sam_mask_decoder."

@@ -14,11 +14,11 @@ from starlette.testclient import TestClient
 
 from sa2va_bento.errors import NotReadyError
 from sa2va_bento.web import process, rendering
+from tests.checks import eventually
 from tests.events import Event, read_events
 from tests.fakes import FakePredictor
 from tests.pictures import PICTURE, encode, quarters
 from tests.serving import client_of, server_of
-from tests.test_service_load import eventually
 
 GOOD: dict[str, Any] = {"base64Image": PICTURE, "prompt": "Please segment it."}
 PATH = "/process_stream"

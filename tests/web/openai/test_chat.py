@@ -10,11 +10,11 @@ from pycocotools import mask as coco
 
 from sa2va_bento.types import Sampling, Turn
 from tests.chats import HELLO, RESULT, SEGMENT, URL, client_for, image, user
+from tests.checks import eventually
 from tests.fakes import FakePredictor
 from tests.picture_host import PictureHost
 from tests.pictures import quarters
 from tests.serving import server_of
-from tests.test_service_load import eventually
 
 
 def test_a_question_about_a_picture(chat: Any, model: FakePredictor) -> None:

@@ -3,7 +3,7 @@
 import gc
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -15,18 +15,12 @@ from sa2va_bento.errors import CheckpointError, NotReadyError
 from sa2va_bento.settings import Settings
 from sa2va_bento.web import process
 from sa2va_bento.web.runtime import Runtime
+from tests.checks import eventually
 from tests.fakes import FakePredictor
 from tests.pictures import PICTURE
 from tests.serving import asgi_of, client_of, load_service, server_of, wait_until_ready
 
 GOOD: dict[str, Any] = {"base64Image": PICTURE, "prompt": "Please segment it."}
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_while_the_model_loads_it_is_alive_but_not_ready() -> None:

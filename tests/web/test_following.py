@@ -120,11 +120,11 @@ def test_a_failure_can_be_found_by_its_id(
     def fail(*_: object) -> object:
         raise RuntimeError("boom")
 
-    for where in ("decode", "ground", "encode"):
+    for number, where in enumerate(("decode", "ground", "encode"), 20):
         with monkeypatch.context() as patched, caplog.at_level(logging.INFO):
             caplog.clear()
             patched.setattr(predictor._runner, where, fail)
-            body = {"base64Image": circle(len(where)), "prompt": SEGMENT}
+            body = {"base64Image": circle(number), "prompt": SEGMENT}
             answer = nano.post("/process", json=body, headers={"X-Request-ID": f"find-{where}"})
         assert (answer.status_code, answer.json()["request_id"]) == (500, f"find-{where}")
         failures = [record for record in caplog.records if record.exc_info]

@@ -10,35 +10,17 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from sa2va_bento.web.schemas import ProcessRequest
+from tests.checks import GOOD, check_error, check_still_works
 from tests.fakes import FakePredictor
 from tests.pictures import PICTURE, b64, bomb, encode, quarters
 from tests.serving import client_of
 
-GOOD: dict[str, Any] = {"base64Image": PICTURE, "prompt": "Please segment it."}
 JPEG = encode(quarters(), "JPEG")
 BOX = {"box": [1, 1, 4, 4]}
 
 
 def picture(data: bytes) -> dict[str, Any]:
     return {**GOOD, "base64Image": b64(data)}
-
-
-def check_error(response: Any, status: int, fragment: str) -> None:
-    """One JSON object with a message that says what is wrong and nothing of our insides."""
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/json"
-    answer = response.json()
-    assert isinstance(answer, dict)
-    assert isinstance(answer["error"], str)
-    assert fragment.lower() in answer["error"].lower()
-    assert answer["request_id"] == response.headers["x-request-id"]
-    assert not any(leak in response.text for leak in ("Traceback", ".py", "site-packages", "/srv", "object at 0x"))
-
-
-def check_still_works(client: TestClient) -> None:
-    response = client.post("/process", json=GOOD)
-    assert response.status_code == 200
-    assert response.json()["segments"][0]["area"] == 24 * 32
 
 
 BAD_FIELDS: list[tuple[str, Any, int, str]] = [

@@ -15,10 +15,10 @@ from sa2va_bento.settings import Settings, load_settings
 from sa2va_bento.web import access, rate_limit
 from sa2va_bento.web.access import Access, KeyRing
 from sa2va_bento.web.rate_limit import TokenBuckets
+from tests.checks import check_error
 from tests.fakes import FakePredictor
 from tests.pictures import PICTURE
 from tests.serving import client_of, server_of
-from tests.test_errors_http import check_error
 
 GOOD: dict[str, Any] = {"base64Image": PICTURE, "prompt": "Please segment it."}
 KEYS = "first-key-8a41, zweiter-schlüssel,third"
