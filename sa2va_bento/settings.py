@@ -60,6 +60,16 @@ class Settings(BaseSettings):
     )
     max_queue: int = Field(default=64, ge=1, description="Most requests that wait for the model; beyond it 503")
     timeout_s: float = Field(default=60.0, gt=0, description="Deadline of a request in seconds; past it 504")
+    max_queue_mb: float = Field(
+        default=1024.0, gt=0, description="Memory for the bodies of requests that wait or are read, MiB; beyond it 503"
+    )
+    max_connections: int = Field(
+        default=1000, ge=2, description="Most open connections; one address may have half of them"
+    )
+    head_timeout_s: float = Field(default=10.0, gt=0, description="Seconds in which a request's head must have come")
+    write_timeout_s: float = Field(
+        default=30.0, gt=0, description="Seconds after which a reader that does not read is cut off"
+    )
     heartbeat_s: float = Field(default=5.0, gt=0, description="Silence in seconds after which a stream shows it lives")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     cors_origins: str = Field(default="*", description="Origins whose pages may call the service, separated by commas")

@@ -18,6 +18,7 @@ from _bentoml_impl.server.app import ServiceAppFactory
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from sa2va_bento.web.protocol import protocol_of
 from sa2va_bento.web.runtime import Model
 
 ROOT = Path(__file__).parent.parent
@@ -59,7 +60,8 @@ def client_of(model: Model | None, **environment: str) -> Iterator[TestClient]:
 @contextlib.contextmanager
 def server_of(model: Model | None, **environment: str) -> Iterator[str]:
     """The URL of a service with that model on a free port; it stops with the block."""
-    config = uvicorn.Config(asgi_of(load_service(model, **environment)), log_config=None)
+    module = load_service(model, **environment)
+    config = uvicorn.Config(asgi_of(module), log_config=None, http=protocol_of(module.settings))
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -1,12 +1,15 @@
-"""The Bento: its pins are the project's, its content is the service and nothing else, and it serves from anywhere."""
+"""The locks and the Bento: everything is pinned once, the Bento holds the service alone and serves from anywhere."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,19 +21,64 @@ from tests.serving import ROOT, wait_until_ready
 BENTOML = Path(sys.executable).with_name("bentoml")
 
 
-def name_and_version(requirement: str) -> tuple[str, str]:
-    name, _, version = requirement.partition("==")
-    return name, version
+def pins(requirements: str) -> dict[str, str]:
+    """The version that each line of a requirements file asks for, by name."""
+    return dict(re.findall(r"^([\w.-]+)==([^\s;]+)", requirements, re.MULTILINE))
 
 
-def test_the_bento_pins_what_the_project_pins() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    bento = yaml.safe_load((ROOT / "bentofile.yaml").read_text())["python"]["packages"]
-    wanted, pinned = dict(map(name_and_version, project)), dict(map(name_and_version, bento))
-    assert pinned.keys() == wanted.keys()
-    for name, version in pinned.items():
-        assert version.startswith(wanted[name].removesuffix("*")), name
-        assert "*" not in version
+def lock(name: str) -> str:
+    return (ROOT / "requirements" / f"{name}.txt").read_text()
+
+
+def lines(requirements: str) -> list[str]:
+    return [line for line in requirements.splitlines() if line and not line.lstrip().startswith("#")]
+
+
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def declared(*extras: str) -> dict[str, str]:
+    """What `pyproject.toml` asks for, with these extras, torch apart."""
+    table = project()["project"]
+    extra = [requirement for name in extras for requirement in table["optional-dependencies"][name]]
+    versions = dict(requirement.split("==") for requirement in [*table["dependencies"], *extra])
+    return {name: version for name, version in versions.items() if name != "torch"}
+
+
+@pytest.mark.parametrize(
+    ("name", "extras"), [("serve", ()), ("dev", tuple(project()["project"]["optional-dependencies"]))]
+)
+def test_the_lock_holds_what_the_project_declares(name: str, extras: tuple[str, ...]) -> None:
+    pinned = pins(lock(name))
+    for package, version in declared(*extras).items():
+        assert fnmatch(pinned.get(package, "missing"), version), f"{package}: run `make lock`"
+
+
+@pytest.mark.parametrize("name", ["serve", "dev"])
+def test_the_lock_has_hashes_for_all_but_torch_and_names_no_machine(name: str) -> None:
+    text = lock(name)
+    assert len(re.findall(r"^[\w.-]+==.* \\\n    --hash=sha256:", text, re.MULTILINE)) == len(pins(text))
+    assert not {package for package in pins(text) if package.startswith(("torch", "nvidia-", "triton"))} - {
+        "nvidia-ml-py"
+    }
+    assert "://" not in text
+    assert "--index" not in text
+
+
+def test_both_locks_hold_the_same_releases() -> None:
+    assert pins(lock("serve")).items() <= pins(lock("dev")).items()
+
+
+def test_what_builds_the_package_is_locked_too() -> None:
+    assert project()["build-system"]["requires"] == [f"setuptools=={pins(lock('serve'))['setuptools']}"]
+
+
+def test_the_bento_is_given_the_lock_and_torch() -> None:
+    options = yaml.safe_load((ROOT / "bentofile.yaml").read_text())["python"]
+    assert options == {"requirements_txt": "requirements/bento.txt", "lock_packages": False}
+    (torch,) = (line for line in project()["project"]["dependencies"] if line.startswith("torch=="))
+    assert lines(lock("bento")) == [torch, *lines(lock("serve"))]
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +108,14 @@ def test_a_built_bento_is_of_spec_2_and_holds_the_service_alone(bento: Path) -> 
     assert package <= packed
     assert {Path("sa2va_bento/nano") / name for name in ("config.json", "model.safetensors")} <= packed
     assert sum(path.stat().st_size for path in source.rglob("*")) < 20 * 2**20
+
+
+@pytest.mark.slow
+def test_a_built_bento_installs_the_lock(bento: Path) -> None:
+    installed = (bento / "env/python/requirements.txt").read_text()
+    assert pins(installed) == pins(lock("bento"))
+    assert re.findall("sha256:[0-9a-f]+", installed) == re.findall("sha256:[0-9a-f]+", lock("bento"))
+    assert not (bento / "env/python/requirements.lock.txt").exists()
 
 
 @pytest.mark.slow

@@ -7,12 +7,15 @@ header before a pixel is decoded, and every failure is an error of `sa2va_bento.
 import base64
 import binascii
 import io
+import re
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image, ImageOps
 
 from sa2va_bento.errors import BadRequestError, PayloadTooLargeError, UnsupportedMediaError
+from sa2va_bento.media.png import scale_clear_color, without_metadata
+from sa2va_bento.media.tiff import has_float_samples, has_white_at_zero
 
 MAX_SIDE = 65_535
 """Longest side in pixels, the most that a JPEG can have."""
@@ -20,48 +23,32 @@ MAX_SIDE = 65_535
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _SUPPORTED = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 
-_MAGIC: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"\xff\xd8\xff", "JPEG"),
-    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
-    (8, b"WEBP", "WEBP"),
-    (0, b"GIF87a", "GIF"),
-    (0, b"GIF89a", "GIF"),
-    (0, b"BM", "BMP"),
-    (0, b"II*\0", "TIFF"),
-    (0, b"MM\0*", "TIFF"),
-    (0, b"II+\0", "TIFF"),
-    (0, b"MM\0+", "TIFF"),
-    (4, b"ftypavi", "AVIF"),
-    (4, b"ftyphei", "HEIF"),
-    (4, b"ftypmif1", "HEIF"),
-    (4, b"ftyp", "MP4"),
-    (0, b"\x1aE\xdf\xa3", "WebM"),
-    (0, b"8BPS", "PSD"),
-    (0, b"\0\0\1\0", "ICO"),
-    (0, b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (0, b"v/1\x01", "OpenEXR"),
-    (0, b"#?RADIANCE", "Radiance HDR"),
-    (0, b"%PDF", "PDF"),
-    (0, b"%!PS", "PostScript"),
-    (0, b"<svg", "SVG"),
-    (0, b"P5\n", "PGM"),
-    (0, b"P6\n", "PPM"),
-    (0, b"qoif", "QOI"),
-    (0, b"DDS ", "DDS"),
-)
-
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_MAGIC = {
+    "JPEG": rb"\xff\xd8\xff",
+    "PNG": rb"\x89PNG\r\n\x1a\n",
+    "WEBP": rb"RIFF....WEBP",
+    "GIF": rb"GIF8[79]a",
+    "BMP": rb"BM",
+    "TIFF": rb"II[*+]\x00|MM\x00[*+]",
+    "AVIF": rb"....ftypavi",
+    "HEIF": rb"....ftyp(hei|mif1)",
+    "MP4": rb"....ftyp",
+    "WebM": rb"\x1aE\xdf\xa3",
+    "PSD": rb"8BPS",
+    "ICO": rb"\x00\x00\x01\x00",
+    "JPEG 2000": rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51",
+    "JPEG XL": rb"\x00\x00\x00\x0cJXL |\xff\x0a",
+    "OpenEXR": rb"v/1\x01",
+    "Radiance HDR": rb"#\?RADIANCE",
+    "PDF": rb"%PDF",
+    "PostScript": rb"%!PS",
+    "SVG": rb"\s*<(svg|\?xml)",
+    "PNM": rb"P[56]\n",
+    "QOI": rb"qoif",
+    "DDS": rb"DDS ",
 }
+"""How files begin: of the supported formats, and of those to be refused by name rather than as no picture at all."""
+
 _URLSAFE = str.maketrans("-_", "+/")
 
 
@@ -104,7 +91,7 @@ def _to_standard_alphabet(payload: str, field: str) -> str:
 def decode_image(data: bytes, max_pixels: int, field: str = "base64Image") -> Image.Image:
     """An upright RGB image (8 bits) of the first frame of an encoded picture.
 
-    Transparency is laid on white, 16-bit and floating-point grey is scaled to 8 bits.
+    Transparency is laid on white, grey of 16 or 32 bits is scaled to 8.
 
     Args:
         data: JPEG, PNG, WebP, GIF, BMP or TIFF.
@@ -113,17 +100,16 @@ def decode_image(data: bytes, max_pixels: int, field: str = "base64Image") -> Im
 
     Raises:
         BadRequestError: Not a picture, or a truncated or damaged one.
-        UnsupportedMediaError: A picture in another format.
+        UnsupportedMediaError: A picture in another format, or of floating-point or LAB levels.
         PayloadTooLargeError: Too many pixels.
     """
     image = open_image(data, max_pixels, field)
     try:
         image.load()
-        return _to_rgb(_upright(image))
+        _turn_upright(image)
+        return _to_rgb(image)
     except (MemoryError, Image.DecompressionBombError):
         raise PayloadTooLargeError(f"{field}: the picture is too large to decode") from None
-    except UnsupportedMediaError:
-        raise
     except Exception:  # Pillow's decoders raise whatever their parsers run into
         raise BadRequestError(f"{field}: the picture is truncated or damaged") from None
 
@@ -138,26 +124,29 @@ def open_image(data: bytes, max_pixels: int, field: str) -> Image.Image:
     if name is None:
         raise BadRequestError(f"{field}: not a picture (expected {_SUPPORTED})")
     if name not in FORMATS:
-        raise UnsupportedMediaError(f"{field}: {name} is not supported (expected {_SUPPORTED})")
+        raise _unsupported(name, field)
+    if name == "TIFF" and has_float_samples(data):
+        raise _unsupported("a TIFF of floating-point numbers", field)
     try:
-        image = Image.open(io.BytesIO(data), formats=[name])
+        image = Image.open(io.BytesIO(without_metadata(data) if name == "PNG" else data), formats=[name])
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise PayloadTooLargeError(f"{field}: {_too_many(max_pixels)}") from None
     except Exception:  # as above, already in the header
         raise BadRequestError(f"{field}: the picture is truncated or damaged") from None
+    if image.mode == "LAB":
+        raise _unsupported("the LAB colour space", field)
     _check_size(image.size, max_pixels, field)
+    scale_clear_color(image)
     return image
 
 
 def sniff_format(data: bytes) -> str | None:
     """Name of the format that the first bytes announce, or None when they are no picture's."""
-    head = data[:64]
-    for offset, magic, name in _MAGIC:
-        if head.startswith(magic, offset):
-            return name
-    if head.lstrip().startswith((b"<?xml", b"<svg")):
-        return "SVG"
-    return None
+    return next((name for name, magic in _MAGIC.items() if re.match(magic, data[:64], re.DOTALL)), None)
+
+
+def _unsupported(what: str, field: str) -> UnsupportedMediaError:
+    return UnsupportedMediaError(f"{field}: {what} is not supported (expected {_SUPPORTED})")
 
 
 def _check_size(size: tuple[int, int], max_pixels: int, field: str) -> None:
@@ -172,21 +161,19 @@ def _too_many(max_pixels: int) -> str:
     return f"over the limit of {max_pixels / 1e6:g} million pixels"
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    """Turns a decoded image as its EXIF orientation asks; unreadable EXIF asks nothing."""
+def _turn_upright(image: Image.Image) -> None:
+    """Turns a decoded image in place as its EXIF orientation asks; unreadable EXIF asks nothing."""
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        ImageOps.exif_transpose(image, in_place=True)
+    except MemoryError:
+        raise
     except Exception:  # any malformed tag
-        return image
-    turn = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return image if turn is None else image.transpose(turn)
+        return
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_grey_to_8_bit(np.asarray(image))).convert("RGB")
-    if image.mode == "LAB":
-        raise UnsupportedMediaError("a picture in the LAB colour space is not supported")
+    if image.mode.startswith("I"):
+        return _deep_grey_to_rgb(image)
     if image.has_transparency_data:
         return _on_white(image.convert("RGBA"))
     plain = image.convert("RGB")  # a fresh image even from RGB: no file handle travels on,
@@ -199,20 +186,24 @@ def _on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(white, image).convert("RGB")
 
 
-def _grey_to_8_bit(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+def _deep_grey_to_rgb(image: Image.Image) -> Image.Image:
+    """Of 16 or 32 bits, in the modes that Pillow calls I."""
+    levels = np.asarray(image)
+    grey = _to_8_bit(65_535 - levels if image.mode != "I" and has_white_at_zero(image) else levels)
+    if (clear := image.info.get("transparency")) is not None:
+        grey[levels == clear] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _to_8_bit(levels: NDArray[np.integer]) -> NDArray[np.uint8]:
     """Grey levels (H, W) to 0..255, by the range that their type and extremes suggest.
 
-    Unsigned 16-bit levels span 0..65535. Wider types carry no range: values within 0..1 (floats only), 0..255
-    or 0..65535 are taken to span it, anything else is stretched from its least to its greatest.
+    Unsigned 16-bit levels span 0..65535. Wider types carry no range: values within 0..255 or 0..65535 are taken to
+    span it, anything else is stretched from its least to its greatest.
     """
-    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        return np.round(values.astype(np.float32) / 257).astype(np.uint8)
-    levels = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(levels.min()), float(levels.max())
-    if values.dtype.kind == "f" and low >= 0 and high <= 1:
-        span = (0.0, 1.0)
-    elif low >= 0 and high <= 65_535:
-        span = (0.0, 255.0 if high <= 255 else 65_535.0)
-    else:
-        span = (low, high)
-    return np.round((levels - span[0]) / max(span[1] - span[0], 1e-12) * 255).astype(np.uint8)
+    if levels.dtype.itemsize == 2:
+        return np.round(levels.astype(np.float32) / 257).astype(np.uint8)
+    low, high = int(levels.min()), int(levels.max())
+    if low >= 0 and high <= 65_535:
+        low, high = 0, 255 if high <= 255 else 65_535
+    return np.round((levels.astype(np.float64) - low) / max(high - low, 1) * 255).astype(np.uint8)

@@ -4,11 +4,9 @@ A mask is a boolean array (H, W) of the displayed picture everywhere in this pro
 PNG, polygons) exist at the edge only.
 """
 
-import base64
-import io
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import contourpy
 import numpy as np
@@ -16,8 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
 
-if TYPE_CHECKING:
-    pass
+from sa2va_bento.media.png import to_data_url
 
 Mask = NDArray[np.bool_]
 Points = NDArray[np.float64]
@@ -42,9 +39,12 @@ def encode_rle(mask: Mask) -> str:
 
 def encode_png(mask: Mask) -> str:
     """A one-channel PNG of a mask (H, W) as a data URL: 255 inside, 0 outside."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.where(mask, np.uint8(255), np.uint8(0))).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return to_data_url(to_grey(mask))
+
+
+def to_grey(mask: Mask) -> Image.Image:
+    """A mask (H, W) as a grey image: 255 inside, 0 outside."""
+    return Image.fromarray(np.where(mask, np.uint8(255), np.uint8(0)))
 
 
 def bounding_box(mask: Mask) -> tuple[int, int, int, int]:

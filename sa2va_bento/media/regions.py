@@ -6,50 +6,97 @@ Every refusal is a `BadRequestError` that begins with the name of the region's f
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from sa2va_bento.errors import BadRequestError
-from sa2va_bento.media.images import MAX_SIDE, decode_base64, open_image
-from sa2va_bento.media.mask_formats import Mask
+from sa2va_bento.media.images import MAX_SIDE, decode_base64, open_image, sniff_format
+from sa2va_bento.media.mask_formats import Mask, Points
 
 Size = tuple[int, int]
 """(W, H), as in `Image.size`."""
+
+MOST_OUTSIDE = 1.0
+"""Pixels by which a shape may leave the picture and is clipped rather than refused: rounding, and ends counted in."""
+
+MOST_CROSSINGS = 2**21
+"""Most times that a polygon's edges may cross rows of pixels.
+
+Outlines of things cross a picture's rows a few times each; these are 32 crossings of each row of the tallest picture.
+At 0.15 us and 50 bytes each they take 0.3 s and 100 MB."""
 
 
 def box_to_mask(box: Sequence[float], size: Size, field: str) -> Mask:
     """Every pixel that a box [x, y, w, h] touches.
 
     Raises:
-        BadRequestError: it has no extent or leaves the picture.
+        BadRequestError: it has no extent or leaves the picture by more than `MOST_OUTSIDE`.
     """
     x, y, width, height = box
     if width <= 0 or height <= 0:
         raise BadRequestError(f"{field}: width and height must be positive")
-    _check_inside([(x, y), (x + width, y + height)], size, field)
+    _check_inside(np.array([(x, y), (x + width, y + height)]), size, field)
     mask = np.zeros(size[::-1], bool)
-    mask[math.floor(y) : math.ceil(y + height), math.floor(x) : math.ceil(x + width)] = True
-    return mask
+    mask[_touched(y, y + height), _touched(x, x + width)] = True
+    return _not_empty(mask, field)
+
+
+def _touched(start: float, stop: float) -> slice:
+    return slice(max(0, math.floor(start)), max(0, math.ceil(stop)))
 
 
 def polygon_to_mask(points: Sequence[tuple[float, float]], size: Size, field: str) -> Mask:
     """Every pixel whose centre lies inside a polygon, by the even-odd rule; the last point joins the first.
 
+    It takes time and memory linear in the points, the crossings of edges with rows, and the pixels of the picture.
+
     Raises:
-        BadRequestError: a point outside the picture, or no pixel inside the polygon.
+        BadRequestError: a point outside the picture by more than `MOST_OUTSIDE`, over `MOST_CROSSINGS` crossings, or
+            no pixel inside the polygon.
     """
-    _check_inside(points, size, field)
-    width, height = size
-    toggles = np.zeros((height, width + 1), np.uint8)
-    for (x0, y0), (x1, y1) in zip(points, [*points[1:], points[0]], strict=True):
-        (x0, y0), (x1, y1) = sorted([(x0, y0), (x1, y1)], key=lambda point: point[1])
-        rows = np.arange(math.ceil(y0 - 0.5), math.ceil(y1 - 0.5))  # centres in [y0, y1)
-        if rows.size:
-            crossings = x0 + (rows + 0.5 - y0) * ((x1 - x0) / (y1 - y0))
-            toggles[rows, np.clip(np.ceil(crossings - 0.5).astype(int), 0, width)] ^= 1
-    return _not_empty(np.bitwise_xor.accumulate(toggles, axis=1)[:, :width].astype(bool), field)
+    corners = np.array(points, np.float64).reshape(-1, 2)
+    _check_inside(corners, size, field)
+    mask = np.zeros(size[::-1], bool)
+    rows, columns = _crossings(corners, size, field)
+    if rows.size:
+        top, left = int(rows.min()), int(columns.min())
+        part = _between(rows - top, columns - left)
+        mask[top : top + part.shape[0], left : left + part.shape[1]] = part
+    return _not_empty(mask, field)
+
+
+def _crossings(corners: Points, size: Size, field: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where a polygon (N, 2) is entered or left along the middle of each row: rows, and first columns beyond (0 to W).
+
+    Each row has an even number of them, in no order. An edge holds its upper end and not its lower one.
+    """
+    after = np.roll(corners, -1, axis=0)
+    falls = (corners[:, 1] > after[:, 1])[:, None]
+    upper, lower = np.where(falls, after, corners), np.where(falls, corners, after)
+    first, stop = (np.clip(np.ceil(ends[:, 1] - 0.5), 0, size[1]).astype(np.int64) for ends in (upper, lower))
+    counts = stop - first
+    total = int(counts.sum())
+    if total > MOST_CROSSINGS:
+        raise BadRequestError(f"{field}: its edges cross {total} rows of pixels, {MOST_CROSSINGS} at most are taken")
+    rows = np.arange(total) + np.repeat(first - (np.cumsum(counts) - counts), counts)
+    across, down = (lower - upper).T
+    slope = across / np.where(counts > 0, down, 1)
+    x = np.repeat(upper[:, 0], counts) + (rows + 0.5 - np.repeat(upper[:, 1], counts)) * np.repeat(slope, counts)
+    return rows, np.clip(np.ceil(x - 0.5), 0, size[0]).astype(np.int64)
+
+
+def _between(rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Mask:
+    """The pixels between the first and the second crossing of each row, the third and the fourth, and so on.
+
+    Rows and columns from 0; the mask is as large as they reach.
+    """
+    height, width = int(rows.max()) + 1, int(columns.max()) + 1  # one column more than can be inside
+    edges = np.sort(rows * width + columns)
+    runs = np.diff(edges, prepend=0, append=height * width)
+    return np.repeat(np.arange(runs.size) % 2 == 1, runs).reshape(height, width)[:, :-1]
 
 
 def rle_to_mask(rle_size: Sequence[int], counts: str | Sequence[int], size: Size, field: str) -> Mask:
@@ -72,19 +119,22 @@ def png_to_mask(text: str, size: Size, field: str) -> Mask:
     """Every pixel of a PNG (base64 or data URL) that is not black.
 
     Raises:
-        BadRequestError: not a PNG, a size that is not the picture's, or all black.
+        BadRequestError: not a PNG, a damaged one, a size that is not the picture's, or all black.
     """
-    image = open_image(decode_base64(text, field), MAX_SIDE**2, field)  # the size must match before it is decoded
-    if image.format != "PNG":
+    data = decode_base64(text, field)
+    if sniff_format(data) != "PNG":
         raise BadRequestError(f"{field}: a mask must be a PNG")
+    image = open_image(data, MAX_SIDE**2, field)  # the size must match before it is decoded
     if image.size != size:
         raise BadRequestError(f"{field}: the mask has {_by(image.size)} pixels, the picture {_by(size)}")
-    return _not_empty(np.asarray(_load_grey(image, field)) > 0, field)
+    return _not_empty(_levels(image, field) > 0, field)
 
 
-def _load_grey(image: Image.Image, field: str) -> Image.Image:
+def _levels(image: Image.Image, field: str) -> NDArray[Any]:
+    """Decodes an image to grey levels (H, W)."""
     try:
-        return image if image.mode in ("1", "I;16", "I") else image.convert("L")
+        image.load()
+        return np.asarray(image if image.mode in ("1", "I;16") else image.convert("L"))
     except Exception:  # Pillow's decoders raise whatever their parsers run into
         raise BadRequestError(f"{field}: the PNG is truncated or damaged") from None
 
@@ -117,11 +167,11 @@ def _unpack_counts(counts: str, field: str) -> NDArray[np.int64]:
     return runs
 
 
-def _check_inside(points: Sequence[tuple[float, float]], size: Size, field: str) -> None:
-    width, height = size
-    for x, y in points:
-        if not (0 <= x <= width and 0 <= y <= height):
-            raise BadRequestError(f"{field}: ({x:g}, {y:g}) lies outside the picture of {_by(size)} pixels")
+def _check_inside(points: Points, size: Size, field: str) -> None:
+    outside = points[~((points >= -MOST_OUTSIDE) & (points <= np.array(size) + MOST_OUTSIDE)).all(axis=1)]
+    if len(outside):
+        x, y = outside[0]
+        raise BadRequestError(f"{field}: ({x:g}, {y:g}) lies outside the picture of {_by(size)} pixels")
 
 
 def _not_empty(mask: Mask, field: str) -> Mask:

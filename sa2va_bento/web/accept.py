@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import TypeVar
 
 from starlette.requests import Request
@@ -17,6 +18,8 @@ from sa2va_bento.errors import DeadlineExceededError, RequestCancelledError
 from sa2va_bento.types import Prediction, PredictRequest, RequestContext, Stage, StreamEvent
 from sa2va_bento.web.body import Fields, read_fields
 from sa2va_bento.web.errors import context_of
+from sa2va_bento.web.fetch import FetchPolicy, fetch, is_url
+from sa2va_bento.web.request import PictureSource
 from sa2va_bento.web.runtime import Model, Runtime
 from sa2va_bento.web.sse import HEARTBEAT, until_disconnected
 
@@ -31,10 +34,16 @@ class HttpExchange(ABC):
         self._loop = asyncio.get_running_loop()
         self._items: asyncio.Queue[bytes | bool | Future[bytes]] = asyncio.Queue()
         self._answer: Future[bytes] = Future()
+        self.source: PictureSource | None = None
+        """The picture, once the request was parsed."""
+
+    @abstractmethod
+    def parse(self) -> None:
+        """Parses the fields, once, and finds the picture's source. Raises Sa2VAError."""
 
     @abstractmethod
     def read(self) -> PredictRequest:
-        """Parses and decodes. Raises Sa2VAError."""
+        """Parses, unless that is done, and decodes. Raises Sa2VAError."""
 
     @property
     @abstractmethod
@@ -60,6 +69,13 @@ class HttpExchange(ABC):
     def start(self, model: Model) -> None:
         """Hands the request to the model; whoever does that calls `cancel` in the end. Raises OverloadedError."""
         self._answer = model.answer(self)
+
+    async def fetch_picture(self, model: Model) -> None:
+        """Fetches a picture that is given by its URL. Raises BadRequestError and PayloadTooLargeError."""
+        await asyncio.wrap_future(model.in_worker(self.parse))
+        if self.source and is_url(self.source.text):
+            fetched = await fetch(self.source.text, FetchPolicy.of(self.settings), self.source.field)
+            self.source = replace(self.source, fetched=fetched)
 
     def cancel(self) -> None:
         """Takes the request out of the model, unless it is answered."""
@@ -140,8 +156,10 @@ async def accept(
     async with kept(context):
         model = runtime.model
         fields = await read_fields(request, runtime.settings)
+        exchange = exchange_type(request, fields, runtime)
+        if runtime.settings.url_hosts:
+            await exchange.fetch_picture(model)
     context.lap(Stage.RECEIVE)
-    exchange = exchange_type(request, fields, runtime)
     exchange.start(model)
     return exchange
 

@@ -22,6 +22,8 @@ from sa2va_bento import __version__
 from sa2va_bento.errors import BadRequestError, PayloadTooLargeError
 from sa2va_bento.settings import Settings
 
+NOT_FETCHED = "is not fetched: this service takes pictures as data only (SA2VA_IMAGE_URL_HOSTS is not set)"
+"""What follows "the URL" where no host is allowed."""
 MOST_REDIRECTS = 3
 _MOST_CHARACTERS = 8192
 _PORTS = {"http": 80, "https": 443}
@@ -83,11 +85,6 @@ async def fetch(url: str, policy: FetchPolicy, field: str = "base64Image") -> by
         raise PayloadTooLargeError(f"{field}: over the limit of {policy.max_bytes / 2**20:g} MiB") from None
 
 
-def fetch_blocking(url: str, policy: FetchPolicy, field: str = "base64Image") -> bytes:
-    """`fetch` for a thread without an event loop."""
-    return asyncio.run(fetch(url, policy, field))
-
-
 class _RefusedError(Exception):
     """Why a URL is not fetched, in words that follow "the URL"."""
 
@@ -115,9 +112,7 @@ def _joined(url: str, location: str) -> str:
 def _checked(url: str, policy: FetchPolicy) -> SplitResult:
     """The parts of a URL that may be fetched as far as it itself can tell."""
     if not policy.hosts:
-        raise _RefusedError(
-            "is not fetched: this service takes pictures as data only (SA2VA_IMAGE_URL_HOSTS is not set)"
-        )
+        raise _RefusedError(NOT_FETCHED)
     if len(url) > _MOST_CHARACTERS or not re.fullmatch(r"[\x21-\x7e]+", url) or "\\" in url:
         raise _RefusedError("is not valid")
     try:

@@ -15,7 +15,7 @@ from sa2va_bento.web.accept import HttpExchange, accept
 from sa2va_bento.web.body import Fields, parse_json_object
 from sa2va_bento.web.errors import known_error, request_id_of
 from sa2va_bento.web.rendering import to_response, to_segment
-from sa2va_bento.web.request import to_predict_request
+from sa2va_bento.web.request import PictureSource, to_predict_request
 from sa2va_bento.web.runtime import Runtime
 from sa2va_bento.web.schemas import SegmentOut, parse_process_request
 from sa2va_bento.web.sse import EventStream, sse_event
@@ -39,7 +39,7 @@ async def answer_process_stream(request: Request, runtime: Runtime) -> Response:
     """
     exchange = await accept(request, runtime, ProcessStreamExchange)
     await exchange.begun()
-    return EventStream(_events(exchange), exchange.cancel, exchange.context)
+    return EventStream(_events(exchange), exchange.cancel)
 
 
 async def _events(exchange: HttpExchange) -> AsyncIterator[bytes]:
@@ -65,12 +65,20 @@ class ProcessExchange(HttpExchange):
         super().__init__(request, fields, runtime)
         self._segments: list[SegmentOut] = []
 
-    def read(self) -> PredictRequest:
+    def parse(self) -> None:
         fields = parse_json_object(self.fields) if isinstance(self.fields, bytes) else self.fields
         self.request, self._warnings = parse_process_request(fields)
         self.fields = {}  # megabytes that nobody reads any more
-        self._wanted = to_predict_request(self.request, self.settings, self.context)
-        return self._wanted
+        self.source = PictureSource(self.request.base64Image)
+
+    def read(self) -> PredictRequest:
+        if self.source is None:
+            self.parse()
+        assert self.source
+        wanted = to_predict_request(self.request, self.source, self.settings, self.context)
+        self._overlay_on = wanted.image if self.request.include_overlay else None
+        self.request, self.source = self.request.model_copy(update={"base64Image": "", "regions": []}), None
+        return wanted
 
     def event(self, event: StreamEvent) -> bytes | None:
         return None
@@ -84,7 +92,7 @@ class ProcessExchange(HttpExchange):
             model=self.settings.model_name,
             context=self.context,
             mask_format=self.request.mask_format,
-            overlay_on=self._wanted.image if self.request.include_overlay else None,
+            overlay_on=self._overlay_on,
             warnings=self._warnings,
             encoded=self._segments,
         )

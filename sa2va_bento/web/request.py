@@ -1,6 +1,7 @@
 """From a validated request to the core's own: sizes checked, picture and regions decoded."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from sa2va_bento.errors import BadRequestError, PayloadTooLargeError
 from sa2va_bento.media.images import decode_base64, decode_image
@@ -8,14 +9,34 @@ from sa2va_bento.media.mask_formats import Mask
 from sa2va_bento.media.regions import Size, box_to_mask, png_to_mask, polygon_to_mask, rle_to_mask
 from sa2va_bento.settings import Settings
 from sa2va_bento.types import PredictRequest, RequestContext, Turn
-from sa2va_bento.web.fetch import FetchPolicy, fetch, is_url
+from sa2va_bento.web.fetch import NOT_FETCHED, is_url
 from sa2va_bento.web.schemas import HistoryTurn, ProcessRequest, Region, RleRegion
 
 MOST_CHARACTERS_A_TOKEN = 16
 """Text longer than this many characters for each permitted token is refused before it is tokenised."""
 
 
-def to_predict_request(request: ProcessRequest, settings: Settings, context: RequestContext) -> PredictRequest:
+@dataclass(frozen=True)
+class PictureSource:
+    """Where a request's picture is: base64, a data URL or a URL, in which field, and what was fetched from there."""
+
+    text: str
+    field: str = "base64Image"
+    fetched: bytes | None = None
+
+    @property
+    def bytes(self) -> bytes:
+        """The encoded picture. Raises BadRequestError where there is none."""
+        if self.fetched is not None:
+            return self.fetched
+        if is_url(self.text):
+            raise BadRequestError(f"{self.field}: the URL {NOT_FETCHED}")
+        return decode_base64(self.text, self.field)
+
+
+def to_predict_request(
+    request: ProcessRequest, source: PictureSource, settings: Settings, context: RequestContext
+) -> PredictRequest:
     """Decodes the picture and the regions of a request. Slow for large pictures: not for the event loop.
 
     Raises:
@@ -24,7 +45,7 @@ def to_predict_request(request: ProcessRequest, settings: Settings, context: Req
         UnsupportedMediaError: a picture in an unsupported format.
     """
     _check_text(request, settings)
-    image = decode_image(picture_bytes(request.base64Image, settings), settings.max_image_pixels)
+    image = decode_image(source.bytes, settings.max_image_pixels, source.field)
     return PredictRequest(
         prompt=request.prompt,
         image=image,
@@ -35,16 +56,6 @@ def to_predict_request(request: ProcessRequest, settings: Settings, context: Req
         max_tiles=request.max_tiles,
         context=context,
     )
-
-
-def picture_bytes(text: str, settings: Settings, field: str = "base64Image") -> bytes:
-    """An encoded picture from its base64, its data URL, or its URL where the operator lists the host. It may block.
-
-    Raises:
-        BadRequestError: it is none of these, or can't be fetched.
-        PayloadTooLargeError: it is fetched and larger than a body may be.
-    """
-    return fetch(text, FetchPolicy.of(settings), field) if is_url(text) else decode_base64(text, field)
 
 
 def _check_text(request: ProcessRequest, settings: Settings) -> None:

@@ -7,10 +7,9 @@ from contextlib import suppress
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from sa2va_bento.types import RequestContext
-
-LATE_READER_S = 30
-"""Seconds past its deadline in which a stream may still be read to its end."""
+HALF_CLOSED = "half_closed"
+"""Name in a request's state of the event that its client has sent all it will: it may be gone, or still read."""
+PROBE_S = 0.25
 
 HEARTBEAT = b": still working\n\n"
 """A comment: clients skip it, proxies see that the connection lives."""
@@ -28,27 +27,38 @@ async def until_disconnected(receive: Receive) -> None:
         pass
 
 
+async def _probe(half_closed: asyncio.Event | None, send: Send) -> None:
+    """Once the client has sent its last, comments tell whether it still reads: those to one that is gone fail."""
+    if half_closed is None:
+        return
+    await half_closed.wait()
+    with suppress(RuntimeError, OSError):  # the stream has ended meanwhile
+        while True:
+            await send({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
+            await asyncio.sleep(PROBE_S)
+
+
 class EventStream(Response):
-    """Sends events until they end, the client leaves or stops reading; then calls `on_end`."""
+    """Sends events until they end or the client leaves; then calls `on_end`."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncIterator[bytes], on_end: Callable[[], object], context: RequestContext) -> None:
+    def __init__(self, events: AsyncIterator[bytes], on_end: Callable[[], object]) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
-        self._events, self._on_end, self._context = events, on_end, context
+        self._events, self._on_end = events, on_end
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sending = asyncio.ensure_future(self._send_all(send))
         leaving = asyncio.ensure_future(until_disconnected(receive))
-        patience_s = self._context.left_s + LATE_READER_S
+        probing = asyncio.ensure_future(_probe(scope.get("state", {}).get(HALF_CLOSED), send))
         try:
-            await asyncio.wait({sending, leaving}, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._on_end()
-            leaving.cancel()
-            sending.cancel()
-        with suppress(asyncio.CancelledError, OSError):  # the client left, or reads no more
+            for task in (leaving, probing, sending):
+                task.cancel()
+        with suppress(asyncio.CancelledError, OSError):  # the client left
             await sending
 
     async def _send_all(self, send: Send) -> None:

@@ -11,7 +11,7 @@ from sa2va_bento.errors import BadRequestError, PayloadTooLargeError
 from sa2va_bento.settings import Settings
 from sa2va_bento.types import Prediction, RequestContext, Segment, Turn, Usage
 from sa2va_bento.web.rendering import to_response
-from sa2va_bento.web.request import to_predict_request
+from sa2va_bento.web.request import PictureSource, to_predict_request
 from sa2va_bento.web.schemas import MaskFormat, ProcessRequest, ProcessResponse, parse_process_request
 from tests.pictures import PICTURE, b64, encode
 
@@ -84,7 +84,7 @@ def test_a_request_reaches_the_core_as_it_was_asked() -> None:
             "max_tiles": 3,
         }
     )
-    asked = to_predict_request(request, SETTINGS, RequestContext())
+    asked = to_predict_request(request, PictureSource(request.base64Image), SETTINGS, RequestContext())
     assert asked.prompt == "What is <region1>, <image> or [SEG]?"
     assert asked.image is not None
     assert (asked.image.mode, asked.image.size) == ("RGB", (48, 32))
@@ -98,7 +98,7 @@ def test_history_counts_towards_the_length_of_the_prompt() -> None:
     turns = [{"role": "user", "content": "x" * 600}, {"role": "assistant", "content": "x" * 600}]
     request, _ = parse_process_request({**GOOD, "history": turns})
     with pytest.raises(PayloadTooLargeError, match="64 tokens"):
-        to_predict_request(request, settings, RequestContext())
+        to_predict_request(request, PictureSource(request.base64Image), settings, RequestContext())
 
 
 def prediction(*segments: Segment) -> Prediction:

@@ -4,7 +4,6 @@ Takes the furthest stage that has run for each part of the model; parts that no 
 initialisation.
 """
 
-import argparse
 import json
 from pathlib import Path
 
@@ -13,41 +12,30 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from sa2va_bento.model.config import InternVLConfig
-from sa2va_bento.model.internvl import InternVLSa2VA
-from sa2va_bento.model.keymap import GAUSSIAN_IN_TREE, to_published
+from sa2va_bento.model.internvl.model import InternVLSa2VA
+from sa2va_bento.model.loading.weight_names import GAUSSIAN_IN_TREE, to_published
 from sa2va_bento.settings import NANO_PATH
-from training import tokenizer as nano_tokenizer
-from training.geometry import build_model, config_dict, parameter_counts
-from training.loop import load_part, stage_exists
+from training.arguments import parser_of
+from training.checkpoint.initialization import fresh_model, nano_config, parameter_counts
+from training.checkpoint.stage_files import load_part, stage_exists
+from training.model_config import END_OF_TEXT, END_OF_TURN
+from training.questions import nano_tokenizer
 
 LIMIT_BYTES = 16 * 2**20
 HELPERS = Path(__file__).parent / "helpers.safetensors"
 HELPING = {"prompts": "sam", "token_head": "language", "place_head": "language", "compare_head": "language"}
 """Parts that do not ship, and the stages that train them: an edition that goes on from this one needs them."""
 LM_HEAD = "language_model.lm_head.weight"  # tied to the embedding: not in the file
-STAGE_PARTS = (
-    (
-        "edition",
-        {"sam": "grounding_encoder"}
-        | {name: name for name in ("vision_model", "mlp1", "language_model", "text_hidden_fcs")},
-    ),
+SAM_PART = {"sam": "grounding_encoder"}
+LANGUAGE_PARTS = {name: name for name in ("vision_model", "mlp1", "language_model", "text_hidden_fcs")}
+STAGE_PARTS: tuple[tuple[str, dict[str, str]], ...] = (
+    ("edition", SAM_PART | LANGUAGE_PARTS),
     ("vit", {"vision_model": "vision_model"}),
-    ("sam", {"sam": "grounding_encoder"}),
-    ("memory", {"sam": "grounding_encoder"}),
-    ("language", {name: name for name in ("vision_model", "mlp1", "language_model", "text_hidden_fcs")}),
+    ("sam", SAM_PART),
+    ("memory", SAM_PART),
+    ("language", LANGUAGE_PARTS),
 )
 """Stages in order, and which part of the model each part of their checkpoint is."""
-
-
-def nano_config(tokenizer: Tokenizer) -> dict[str, object]:
-    ids = {token: nano_tokenizer.token_id(tokenizer, token) for token in ("<|endoftext|>", "<|im_end|>")}
-    return config_dict(tokenizer.get_vocab_size(), ids)
-
-
-def fresh_model(tokenizer: Tokenizer) -> InternVLSa2VA:
-    """The model before any stage."""
-    return build_model(InternVLConfig.from_dict(nano_config(tokenizer)))
 
 
 def assemble(tokenizer: Tokenizer) -> InternVLSa2VA:
@@ -66,8 +54,9 @@ def published_tensors(model: InternVLSa2VA) -> dict[str, Tensor]:
     state.pop(LM_HEAD)
     on_prompts, on_image = GAUSSIAN_IN_TREE
     state[on_prompts] = state[on_image]  # one tensor in the published layout; training used the image's
-    keep = set(to_published({name: state[name] for name in GAUSSIAN_IN_TREE}))
-    published = to_published(state)
+    rules = model.config.weight_rules
+    keep = set(to_published({name: state[name] for name in GAUSSIAN_IN_TREE}, rules))
+    published = to_published(state, rules)
     return {
         name: (tensor.float() if name in keep else tensor.to(torch.bfloat16)).contiguous().clone()
         for name, tensor in published.items()
@@ -79,8 +68,8 @@ def export(model: InternVLSa2VA, tokenizer: Tokenizer, folder: Path) -> None:
     nano_tokenizer.save(tokenizer, folder)
     (folder / "config.json").write_text(json.dumps(nano_config(tokenizer), indent=1) + "\n")
     generation = {
-        "eos_token_id": [tokenizer.token_to_id("<|im_end|>"), tokenizer.token_to_id("<|endoftext|>")],
-        "pad_token_id": tokenizer.token_to_id("<|endoftext|>"),
+        "eos_token_id": [tokenizer.token_to_id(END_OF_TURN), tokenizer.token_to_id(END_OF_TEXT)],
+        "pad_token_id": tokenizer.token_to_id(END_OF_TEXT),
     }
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=1) + "\n")
     save_file(published_tensors(model), folder / "model.safetensors", metadata={"format": "pt"})
@@ -101,7 +90,7 @@ def export_helpers(path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--out", type=Path, default=NANO_PATH)
     parser.add_argument("--helpers", type=Path, default=HELPERS, help="where to keep what does not ship")
     args = parser.parse_args()

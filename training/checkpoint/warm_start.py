@@ -1,20 +1,19 @@
 """Makes a stage out of an exported checkpoint, so that an edition can go on from the one before it.
 
-    python -m training.reopen                    # the embedded checkpoint becomes the stage `edition`
-    python -m training.pretrain_vit --start edition
+    python -m training.checkpoint.warm_start            # the embedded checkpoint becomes the stage `edition`
+    python -m training.stages.pretrain_vit --start edition
 
 What was trained beside it and does not ship (stand-in prompts, throw-away heads) comes from `helpers.safetensors`.
-A language model of fewer layers than `geometry.py` asks for is grown: new layers add nothing until they have learned.
-Its tokenizer becomes the training's unless there is one already; then a token that both know keeps its embedding, and
-others start anew.
+A language model of fewer layers than `model_config.py` asks for is grown: new layers add nothing until they have
+learned. Its tokenizer becomes the training's unless there is one already; then a token that both know keeps its
+embedding, and others start anew.
 
 One stage can go on alone, all else being the edition's:
 
-    python -m training.train_language --start edition --projector edition --eyes edition --sam edition
-    python -m training.export
+    python -m training.stages.train_language --start edition --projector edition --eyes edition --sam edition
+    python -m training.checkpoint.export
 """
 
-import argparse
 from pathlib import Path
 
 import torch
@@ -22,19 +21,15 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from sa2va_bento.model.checkpoint import Placement, load_model
+from sa2va_bento.model.loading.checkpoint import Placement, load_model
 from sa2va_bento.settings import NANO_PATH
-from training import tokenizer as nano_tokenizer
-from training.export import HELPERS, LM_HEAD, fresh_model
-from training.pool import RUNS
+from training.arguments import parser_of
+from training.checkpoint.export import HELPERS, LANGUAGE_PARTS, LM_HEAD, SAM_PART
+from training.checkpoint.initialization import fresh_model
+from training.paths import RUNS
+from training.questions import nano_tokenizer
 
-PARTS = {
-    "vision_model": "vision_model",
-    "mlp1": "mlp1",
-    "language_model": "language_model",
-    "text_hidden_fcs": "text_hidden_fcs",
-    "grounding_encoder": "sam",
-}
+PARTS = {part: saved for saved, part in (LANGUAGE_PARTS | SAM_PART).items()}
 """Parts of the model, and what stages call them."""
 LAYERS = "language_model.model.layers"
 SILENCED = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
@@ -84,7 +79,7 @@ def carried(old: Tensor, old_tokenizer: Tokenizer, fresh: Tensor, tokenizer: Tok
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--model", type=Path, default=NANO_PATH)
     parser.add_argument("--stage", default="edition")
     args = parser.parse_args()

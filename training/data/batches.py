@@ -1,4 +1,4 @@
-"""Batches from the pool as tensors: scenes turned and mirrored, and writing written a little otherwise."""
+"""Batches of pictures and of clips from the shards on disk, as tensors."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -6,20 +6,19 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from training.pool import open_pool
-
-ZOOM, SLANT, MARGIN = (0.85, 1.2), 0.15, 0.01  # of writing that is written otherwise
-TURNABLE = ("pool", "crowd")  # kinds whose pictures may be mirrored and turned: writing may not
-VIT_MEAN, VIT_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SAM_MEAN, SAM_STD = (0.484375, 0.455078125, 0.40625), (0.228515625, 0.2236328125, 0.224609375)
+from sa2va_bento.model.pixels import IMAGENET_MEAN, IMAGENET_STD, SAM_MEAN, SAM_STD
+from sa2va_bento.model.tracking import FRAMES_SEEN
+from training.data.augmentation import TURNABLE, rewritten, turned, turned_things
+from training.data.clip_shards import CLIPS_A_SHARD, NAMED_AT
+from training.data.picture_shards import open_pool
+from training.paths import RUNS
 
 
 @dataclass(frozen=True)
 class Batch:
     """`tiles` (B, 3, 224, 224) and `frames` (B, 3, 256, 256) normalised float32 (None when not asked for), `labels`
-    (B, 128, 128) int64, `things` (B, N, 8) as in the pool, `scenes` (B,) the scenes' numbers in the pool;
+    (B, 128, 128) int64, `things` (B, N, 8) as in the shards, `scenes` (B,) the scenes' numbers there;
     all are of one `kind`."""
 
     tiles: Tensor | None
@@ -51,7 +50,9 @@ class ScenePool:
 
     def batch(self, scenes: np.ndarray) -> Batch:
         turn = int(np.random.randint(self.forms)) if self.kind in TURNABLE else 0
-        tiles = turned(normalised(self._rows("tiles", scenes), VIT_MEAN, VIT_STD), turn) if self.tiles else None
+        tiles = (
+            turned(normalised(self._rows("tiles", scenes), IMAGENET_MEAN, IMAGENET_STD), turn) if self.tiles else None
+        )
         frames = turned(normalised(self._rows("frames", scenes), SAM_MEAN, SAM_STD), turn) if self.frames else None
         labels = turned(torch.from_numpy(self._rows("labels", scenes)).long(), turn)
         things = turned_things(torch.from_numpy(self._rows("things", scenes)), turn)
@@ -69,73 +70,6 @@ def normalised(images: np.ndarray, mean: tuple[float, ...], std: tuple[float, ..
     return pixels.sub_(torch.tensor(mean)[:, None, None]).div_(torch.tensor(std)[:, None, None]).contiguous()
 
 
-def turned(maps: Tensor, turn: int) -> Tensor:
-    """(..., S, S) in the `turn`-th of eight forms: bit 0 mirrors left-right, bit 1 up-down, bit 2 swaps the axes."""
-    if turn & 1:
-        maps = maps.flip(-1)
-    if turn & 2:
-        maps = maps.flip(-2)
-    return (maps.transpose(-1, -2) if turn & 4 else maps).contiguous()
-
-
-def turned_things(things: Tensor, turn: int) -> Tensor:
-    """Rows (B, 5, 8) of the pool in the same form as `turned`."""
-    kind, x, y, x0, y0, x1, y1 = things[..., :2], *things[..., 2:].unbind(-1)
-    if turn & 1:
-        x, x0, x1 = 1 - x, 1 - x1, 1 - x0
-    if turn & 2:
-        y, y0, y1 = 1 - y, 1 - y1, 1 - y0
-    if turn & 4:
-        x, y, x0, y0, x1, y1 = y, x, y0, x0, y1, x1
-    return torch.cat([kind, torch.stack([x, y, x0, y0, x1, y1], -1)], -1)
-
-
-def rewritten(tiles: Tensor, labels: Tensor, things: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Pictures of writing with their colours exchanged, and zoomed, slanted and moved as far as nothing is cut off."""
-    tiles = tiles[:, torch.randperm(3)]
-    if torch.rand(()) < 0.5:
-        tiles = -tiles  # about a photograph's negative: the channels' means are near the middle
-    before, after, across, down, slant = _layout(things)
-
-    def came_from(side: int) -> Tensor:
-        """Where each pixel of a side x side picture was, in grid_sample's terms (B, side, side, 2)."""
-        along = (torch.arange(side) + 0.5) / side
-        y = (along[None, :, None] - after[:, 1]) / down + before[:, 1]  # (B, side, 1)
-        x = (along[None, None, :] - after[:, 0] - slant * (y - before[:, 1])) / across + before[:, 0]
-        return torch.stack([x, y.expand_as(x)], -1) * 2 - 1
-
-    tiles = functional.grid_sample(tiles, came_from(tiles.shape[-1]), padding_mode="border", align_corners=False)
-    moved = functional.grid_sample(
-        labels[:, None].float(), came_from(labels.shape[-1]), mode="nearest", align_corners=False
-    )
-    x, y = things[..., 2::2] - before[:, 0], things[..., 3::2] - before[:, 1]  # of centre, corner, corner
-    leaning = slant * y
-    low, high = leaning[..., 1:].min(-1).values, leaning[..., 1:].max(-1).values
-    x = across * x + torch.stack([leaning[..., 0], low, high], -1) + after[:, 0]
-    places = torch.stack([x, down * y + after[:, 1]], -1).flatten(2)
-    is_there = things[..., 1:2] >= 0
-    return tiles, moved[:, 0].long(), torch.cat([things[..., :2], torch.where(is_there, places, -1)], -1)
-
-
-def _layout(things: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Of each picture (B): the middle of all that is written, (B, 2, 1, 1), where it goes, and by how much it is zoomed
-    across and down and slanted, (B, 1, 1) each."""
-    is_there = things[..., 1:2] >= 0
-    is_blank = ~is_there.any(1)
-    low = torch.where(is_there, things[..., 4:6], 1).amin(1).masked_fill(is_blank, 0)
-    high = torch.where(is_there, things[..., 6:8], 0).amax(1).masked_fill(is_blank, 1)
-    (width, height), rows = (high - low).clamp(min=1e-3).unbind(-1), len(things)
-    slant = torch.empty(rows).uniform_(-SLANT, SLANT)
-    room = 1 - 2 * MARGIN
-    down = torch.minimum(torch.empty(rows).uniform_(*ZOOM), room / height)
-    across = torch.minimum(torch.empty(rows).uniform_(*ZOOM), (room - (slant * height).abs()) / width)
-    half = torch.stack([across * width + (slant * height).abs(), down * height], -1) / 2
-    after = MARGIN + half + torch.rand(rows, 2) * (room - 2 * half).clamp(min=0)
-    before = (low + high) / 2
-    one = (slice(None), None, None)
-    return before[..., None, None], after[..., None, None], across[one], down[one], slant[one]
-
-
 def mixed(streams: dict[str, Iterator[Batch]], shares: Callable[[], dict[str, float]]) -> Iterator[Batch]:
     """Batches of one kind each; `shares` says how likely each kind is at present."""
     while True:
@@ -147,3 +81,55 @@ def mixed(streams: dict[str, Iterator[Batch]], shares: Callable[[], dict[str, fl
 def shares_at(done: float, at_first: dict[str, float], in_the_end: dict[str, float]) -> dict[str, float]:
     """How likely a batch of each kind is when the share `done` of a stage is over."""
     return {kind: (1 - done) * first + done * in_the_end[kind] for kind, first in at_first.items()}
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """`tiles` (B, 5, 3, 224, 224) and `frames` (B, T, 3, 256, 256) normalised float32 (None when not asked for),
+    `labels` (B, T, 128, 128) int64, `things` (B, 4, 8) as in the shards of scenes, places being those of frame 2, and
+    `clips` (B,) the clips' numbers."""
+
+    tiles: Tensor | None
+    frames: Tensor | None
+    labels: Tensor
+    things: Tensor
+    clips: Tensor
+
+
+class ClipPool:
+    """Draws batches from the shards on disk."""
+
+    def __init__(self, size: int, tiles: bool = False, frames: bool = False) -> None:
+        folders = sorted(path.parent for path in (RUNS / "clips").glob("shard-*/things.npy"))
+        self.size, self.tiles, self.frames = size, tiles, frames
+        self._shards = [
+            {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("tiles", "frames", "labels", "things")}
+            for folder in folders
+        ]
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        """Endless, in a new order each time through."""
+        while True:
+            order = np.random.permutation(len(self._shards) * CLIPS_A_SHARD)
+            for start in range(0, len(order) - self.size + 1, self.size):
+                yield self._batch(order[start : start + self.size])
+
+    def prefixes(self) -> Iterator[Batch]:
+        """The first frames of clips as batches of kind `clips`, tiles (B, n, 3, 224, 224): some of those that the
+        language model is shown, places being those of the frame in the middle."""
+        for batch in self:
+            assert batch.tiles is not None
+            frames = int(np.random.randint(NAMED_AT + 1, FRAMES_SEEN + 1))
+            yield Batch(batch.tiles[:, :frames], None, batch.labels[:, NAMED_AT], batch.things, batch.clips, "clips")
+
+    def _batch(self, clips: np.ndarray) -> ClipBatch:
+        return ClipBatch(
+            tiles=normalised(self._rows("tiles", clips), IMAGENET_MEAN, IMAGENET_STD) if self.tiles else None,
+            frames=normalised(self._rows("frames", clips), SAM_MEAN, SAM_STD) if self.frames else None,
+            labels=torch.from_numpy(self._rows("labels", clips)).long(),
+            things=torch.from_numpy(self._rows("things", clips)),
+            clips=torch.from_numpy(clips),
+        )
+
+    def _rows(self, name: str, clips: np.ndarray) -> np.ndarray:
+        return np.stack([self._shards[i // CLIPS_A_SHARD][name][i % CLIPS_A_SHARD] for i in clips])

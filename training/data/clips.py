@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from training.scenes import Thing, background_of, coverage, finish, layout, paint, picture_size
+from training.data.backgrounds import background_of, finish, picture_size
+from training.data.scenes import layout
+from training.data.shapes import Thing, coverage, paint
 
-SEEN = 5  # frames that the language model is shown: upstream's number
 MAX_SPEED = 0.03  # of the shorter side, a frame
 LEAVE_SHARE, CROSS_SHARE = 0.3, 0.5
 SENSOR_NOISE = 4.0

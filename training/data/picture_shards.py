@@ -1,26 +1,27 @@
-"""A pool of training scenes on disk, at the two resolutions that the model sees.
+"""Shards of training pictures on disk, at the two resolutions that the model sees.
 
-`python -m training.pool` writes shards of 1,000 or 2,000 pictures to `training/runs/<kind>/`, each once and atomically,
-so trainings can start on the first shard while the rest are drawn. Shards are memory-mapped. Kinds: `pool` (scenes of
-1 to 5 objects), `crowd` (of many), `text`, `digits`, `glyphs` (crowds of characters) and
-`lines` (several lines of them).
+`python -m training.data.picture_shards` writes shards of 1,000 or 2,000 pictures to `training/runs/<kind>/`, each once
+and atomically, so trainings can start on the first shard while the rest are drawn. Shards are memory-mapped. Kinds:
+`pool` (scenes of 1 to 5 objects), `crowd` (of many), `text`, `digits`, `glyphs` (crowds of characters) and `lines`
+(several lines of them).
 """
 
-import argparse
 import os
 from dataclasses import dataclass
 from multiprocessing import Pool as Workers
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from training.scenes import COLORS, CROWD, SHAPES, Scene, make_scene
-from training.writing import CHARACTERS, Writing, make_digits, make_glyphs, make_lines, make_text
+from training.arguments import shards_parser
+from training.data.scenes import CROWD, Scene, make_scene
+from training.data.shapes import COLORS, SHAPES
+from training.data.writing import CHARACTERS, Writing, make_digits, make_glyphs, make_lines, make_text
+from training.model_config import SAM_SIZE, TILE_SIZE
+from training.paths import RUNS
 
-RUNS = Path(__file__).parent / "runs"
 SHARD_SCENES = {"pool": 2000, "crowd": 1000, "text": 2000, "digits": 2000, "glyphs": 1000, "lines": 1000}
-TILE_SIZE, SAM_SIZE, LABEL_SIZE = 224, 256, 128
+LABEL_SIZE = 128
 MAX_THINGS = {"pool": 5, "crowd": CROWD, "text": 6, "digits": 6, "glyphs": 24, "lines": 24}
 WRITERS = {"text": make_text, "digits": make_digits, "glyphs": make_glyphs, "lines": make_lines}
 INK = 128  # bit of a label
@@ -126,11 +127,8 @@ def open_pool(kind: str = "pool") -> list[Shard]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for kind, shards in (("pool", 10), ("crowd", 6), ("text", 6), ("digits", 3), ("glyphs", 6), ("lines", 6)):
-        parser.add_argument(f"--{kind}", type=int, default=shards, metavar="SHARDS")
-    parser.add_argument("--workers", type=int, default=2)
-    args = parser.parse_args()
+    shards = {"pool": 10, "crowd": 6, "text": 6, "digits": 3, "glyphs": 6, "lines": 6}
+    args = shards_parser(__doc__, shards).parse_args()
     jobs = [
         (kind, i) for kind in ("lines", "glyphs", "crowd", "text", "digits", "pool") for i in range(getattr(args, kind))
     ]

@@ -1,19 +1,19 @@
 """Measures a nano checkpoint through the serving code, on pictures that training never saw.
 
 Every task has 500 questions (`--questions`), each about a scene of its own with 1 to 5 objects, or about writing of 1
-to 6 printed characters or 1 to 3 handwritten digits; `training/examination.py` says what is asked and when it counts as
-right. Requests run eight at a time through the predictor that the service uses; clips go through the tracking modules,
-`training/evaluate_video.py`.
+to 6 printed characters or 1 to 3 handwritten digits; `training/evaluation/tasks.py` says what is asked and when it
+counts as right. Requests run eight at a time through the predictor that the service uses; clips go through the
+tracking modules, `training/evaluation/video.py`.
 
-    python -m training.evaluate --check                       # everything
-    python -m training.evaluate --questions 50 --tasks refer  # a quick look
+    python -m training.evaluation.evaluate --check                       # everything
+    python -m training.evaluation.evaluate --questions 50 --tasks refer  # a quick look
 """
 
-import argparse
 import json
 import random
 import sys
 import time
+from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,14 +23,15 @@ from pathlib import Path
 import numpy as np
 
 from sa2va_bento.predictor import Predictor
-from sa2va_bento.result import PredictRequest, Turn
 from sa2va_bento.settings import Settings
-from training import examination
-from training.evaluate_video import measure_clips
-from training.examination import Marks, Question
-from training.pool import RUNS
-from training.scenes import Scene, make_scene
-from training.writing import make_digits, make_text
+from sa2va_bento.types import PredictRequest, Turn
+from training.arguments import parser_of
+from training.data.scenes import Scene, make_scene
+from training.data.writing import make_digits, make_text
+from training.evaluation import tasks
+from training.evaluation.tasks import Marks, Question
+from training.evaluation.video import measure_clips
+from training.paths import RUNS
 
 FIRST_SEED = 10_000_000  # training draws its pictures from 0 upwards
 AT_ONCE = 8
@@ -49,13 +50,13 @@ BOUNDS = {
     "video_j": 0.80,
 }
 SCENE_TASKS: dict[str, Callable[[Scene, random.Random], Question | None]] = {
-    "refer": examination.refer,
-    "several": examination.several,
-    "absent": examination.absent,
-    "question": examination.question,
-    "caption": examination.grounded_caption,
-    "region": examination.region_names,
-    "second": examination.second_turn,
+    "refer": tasks.refer,
+    "several": tasks.several,
+    "absent": tasks.absent,
+    "question": tasks.question,
+    "caption": tasks.grounded_caption,
+    "region": tasks.region_names,
+    "second": tasks.second_turn,
 }
 TASKS = (*SCENE_TASKS, "text", "handwriting", "video")
 
@@ -79,9 +80,9 @@ def questions_of(task: str, count: int, first_seed: int) -> Iterator[tuple[int, 
     while count:
         rng, found = random.Random(f"{task} {seed}"), None
         if task == "text":
-            found = examination.reading(make_text(seed, held_out=True), rng)
+            found = tasks.reading(make_text(seed, held_out=True), rng)
         elif task == "handwriting":
-            found = examination.reading(make_digits(seed, held_out=True), rng)
+            found = tasks.reading(make_digits(seed, held_out=True), rng)
         else:
             scene = make_scene(seed, held_out=True)
             for _ in range(8):  # not every object can be named in every way
@@ -132,7 +133,7 @@ def breakdown(outcomes: list[Outcome]) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--questions", type=int, default=500, help="of each task")
     parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help="seed of the first picture")
@@ -162,7 +163,7 @@ def main() -> None:
         sys.exit(f"under their bounds: {', '.join(failed)}")
 
 
-def report(outcomes: list[Outcome], args: argparse.Namespace, seconds: float) -> None:
+def report(outcomes: list[Outcome], args: Namespace, seconds: float) -> None:
     """A table on standard output, everything as JSON in `args.json`."""
     found, groups = figures(outcomes), breakdown(outcomes)
     print(f"{args.questions} questions a task from seed {args.seed}, {args.dtype}, {seconds:.0f} s\n")

@@ -1,25 +1,25 @@
 """Draws twelve answers of the embedded model for its card, six right and six wrong, from a finished evaluation.
 
-    python -m training.gallery docs/nano.png
+    python -m training.evaluation.gallery docs/nano.png
 
 Of each task the first right and the first wrong answers in the order of their seeds are taken, tasks by turns, so that
 nobody picks. Each is asked again and drawn with the service's own overlay.
 """
 
-import argparse
 import json
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from sa2va_bento.lettering import draw_spans, font_of, spans_of
-from sa2va_bento.overlay import draw_overlay
+from sa2va_bento.media.overlay.draw import draw_overlay
+from sa2va_bento.media.overlay.fonts import draw_spans, font_of, spans_of
 from sa2va_bento.predictor import Predictor
-from sa2va_bento.result import PredictRequest, Turn
 from sa2va_bento.settings import Settings
-from training.evaluate import SCENE_TASKS, Outcome, questions_of
-from training.examination import Question
-from training.pool import RUNS
+from sa2va_bento.types import PredictRequest, Turn
+from training.arguments import parser_of
+from training.evaluation.evaluate import SCENE_TASKS, Outcome, questions_of
+from training.evaluation.tasks import Question
+from training.paths import RUNS
 
 SIDE, LINE, MARGIN, COLUMNS = 300, 17, 10, 4
 RIGHT, WRONG = (20, 120, 60), (180, 40, 40)
@@ -77,7 +77,7 @@ def _wrapped(text: str) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--json", type=Path, default=RUNS / "evaluation.json")
     args = parser.parse_args()

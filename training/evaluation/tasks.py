@@ -6,28 +6,29 @@ are few and plain: the customary Sa2VA prompts and everyday ones. The truth come
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from sa2va_bento.result import Prediction
-from training.naming import (
+from sa2va_bento.model.chat_template import SEG
+from sa2va_bento.types import Prediction
+from training.data.scenes import Scene
+from training.data.shapes import COLORS, SHAPES
+from training.data.writing import Writing
+from training.evaluation.scoring import PLACE_WORDS, mask_iou, matched, united, words_in
+from training.evaluation.short_answers import SHORT_ANSWERS
+from training.questions.referring import (
     Item,
-    Items,
-    is_larger,
     matching,
     name_by_place,
     name_by_size,
     name_by_words,
     place_words,
 )
-from training.scenes import COLORS, SHAPES, Scene
-from training.wording import INTERLEAVED
-from training.writing import Writing
+from training.questions.templates import INTERLEAVED
 
-NUMBER_WORDS = {"no": 0, "zero": 0, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5}
 SEGMENT = ("Please segment the {}.", "Can you segment the {} in this image?", "Find the {}.")
 
 Marks = dict[str, float]
@@ -115,7 +116,7 @@ def absent(scene: Scene, rng: random.Random) -> Question | None:
     close = [(c, s) for c, s in missing if matching(items, c, None) or matching(items, None, s)]
     color, shape = rng.choice(close if close and rng.random() < 0.5 else missing)
     prompt = rng.choice(SEGMENT).format(f"{color} {shape}")
-    return Question("absent", "", scene.image, prompt, lambda got: {"right": float("[SEG]" not in got.result)})
+    return Question("absent", "", scene.image, prompt, lambda got: {"right": float(SEG not in got.result)})
 
 
 def grounded_caption(scene: Scene, rng: random.Random) -> Question | None:
@@ -144,84 +145,12 @@ def grounded_caption(scene: Scene, rng: random.Random) -> Question | None:
 # ------------------------------------------------------------------------------------------------ answers
 def question(scene: Scene, rng: random.Random) -> Question | None:
     """Colour, shape, count, place, comparison of sizes, or yes and no, evenly."""
-    ask = rng.choice([_color, _shape, _count, _where, _compare, _yes_or_no])
+    kind, ask = rng.choice(list(SHORT_ANSWERS.items()))
     found = ask(items_of(scene), rng)
     if found is None:
         return None
     prompt, is_right = found
-    kind = ask.__name__.removeprefix("_")
     return Question("question", kind, scene.image, prompt, lambda got: {"right": float(is_right(got.text))})
-
-
-Asked = tuple[str, Callable[[str], bool]]
-
-
-def _color(items: Items, rng: random.Random) -> Asked | None:
-    unique = [item for item in items if len(matching(items, None, item.shape)) == 1]
-    if not unique:
-        return None
-    item = rng.choice(unique)
-    return f"What color is the {item.shape}?", lambda text: words_in(text, COLORS) == {item.color}
-
-
-def _shape(items: Items, rng: random.Random) -> Asked | None:
-    unique = [item for item in items if len(matching(items, item.color, None)) == 1]
-    if not unique:
-        return None
-    item = rng.choice(unique)
-    return f"What shape is the {item.color} object?", lambda text: words_in(text, SHAPES) == {item.shape}
-
-
-def _count(items: Items, rng: random.Random) -> Asked:
-    item = rng.choice(list(items))
-    color, shape = (item.color, item.shape) if rng.random() < 5 / 6 else (rng.choice(COLORS), rng.choice(SHAPES))
-    noun, found = rng.choice(
-        [
-            (f"{shape}s", matching(items, None, shape)),
-            (f"{shape}s", matching(items, None, shape)),
-            (f"{color} objects", matching(items, color, None)),
-            ("objects", items),
-        ]
-    )
-    return f"How many {noun} are there?", lambda text: numbers_in(text) == {len(found)}
-
-
-def _where(items: Items, rng: random.Random) -> Asked | None:
-    item = rng.choice(list(items))
-    name, place = name_by_words(item, items, rng), place_words(item)
-    if name is None or place is None:
-        return None
-    places = ("top", "bottom", "left", "right", "middle")
-    return f"Where is the {name}?", lambda text: words_in(text, places) == words_in(place, places)
-
-
-def _compare(items: Items, rng: random.Random) -> Asked | None:
-    if len(items) < 2:
-        return None
-    a, b = rng.sample(list(items), 2)
-    names = [name_by_words(item, items, rng) for item in (a, b)]
-    if None in names or not (is_larger(a, b) or is_larger(b, a)):
-        return None
-    word = rng.choice(["larger", "smaller"])
-    a_is_it = is_larger(a, b) == (word == "larger")
-    if rng.random() < 0.5:
-        return f"Is the {names[0]} {word} than the {names[1]}?", _says(a_is_it)
-    winner = str(names[0] if a_is_it else names[1])
-    return f"Which is {word}, the {names[0]} or the {names[1]}?", lambda text: f"the {winner} is" in text.lower()
-
-
-def _yes_or_no(items: Items, rng: random.Random) -> Asked:
-    item = rng.choice(list(items))
-    if rng.random() < 0.5:
-        return f"Is there a {item.color} {item.shape}?".replace(" a o", " an o"), _says(True)
-    missing = [(c, s) for c in COLORS for s in SHAPES if not matching(items, c, s)]
-    close = [(c, s) for c, s in missing if matching(items, c, None) or matching(items, None, s)]
-    color, shape = rng.choice(close or missing)
-    return f"Is there a {color} {shape}?".replace(" a o", " an o"), _says(False)
-
-
-def _says(yes: bool) -> Callable[[str], bool]:
-    return lambda text: text.lower().startswith("yes" if yes else "no")
 
 
 def region_names(scene: Scene, rng: random.Random) -> Question | None:
@@ -251,8 +180,7 @@ def second_turn(scene: Scene, rng: random.Random) -> Question | None:
     name = name_by_words(item, items, rng)
     if name is None:
         return None
-    place, places = place_words(item), ("top", "bottom", "left", "right", "middle")
-    truth = scene.mask(item.number)
+    place, truth = place_words(item), scene.mask(item.number)
     firsts = [f"Please segment the {name}."]
     if item.color not in name:
         firsts.append(f"What color is the {name}?")
@@ -264,7 +192,7 @@ def second_turn(scene: Scene, rng: random.Random) -> Question | None:
         ("Please segment it.", lambda got: bool(got.segments) and mask_iou(united(got), truth) > 0.5),
     ]
     if place is not None:
-        options.append(("Where is it?", lambda got: words_in(got.text, places) == words_in(place, places)))
+        options.append(("Where is it?", lambda got: words_in(got.text, PLACE_WORDS) == words_in(place, PLACE_WORDS)))
     prompt, is_right = rng.choice(options)
     return Question(
         "second", prompt, scene.image, prompt, lambda got: {"right": float(is_right(got))}, before=rng.choice(firsts)
@@ -285,43 +213,6 @@ def reading(writing: Writing, rng: random.Random) -> Question:
 
     task = "handwriting" if writing.handwritten else "text"
     return Question(task, f"{len(writing.text)} characters", writing.image, prompt, mark)
-
-
-# ------------------------------------------------------------------------------------------------ measures
-def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of masks (H, W); 1 where both are empty."""
-    union = int((a | b).sum())
-    return float((a & b).sum()) / union if union else 1.0
-
-
-def united(got: Prediction) -> np.ndarray:
-    return np.logical_or.reduce([segment.mask for segment in got.segments])
-
-
-def matched(masks: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> list[float]:
-    """IoU of each truth with the mask that it is matched to, best pairs first; 0 for those that none is left for."""
-    pairs = sorted(
-        ((mask_iou(mask, truth), i, j) for i, mask in enumerate(masks) for j, truth in enumerate(truths)), reverse=True
-    )
-    found: dict[int, float] = {}
-    used: set[int] = set()
-    for iou, i, j in pairs:
-        if i not in used and j not in found:
-            used.add(i)
-            found[j] = iou
-    return [found.get(j, 0.0) for j in range(len(truths))]
-
-
-def words_in(text: str, words: Sequence[str]) -> set[str]:
-    return {word for word in re.findall(r"[a-z]+", text.lower()) if word in words}
-
-
-def numbers_in(text: str) -> set[int]:
-    """Every number that a reply names, in digits or words."""
-    words = re.findall(r"[a-z]+|\d+", text.lower())
-    return {
-        int(word) if word.isdigit() else NUMBER_WORDS[word] for word in words if word.isdigit() or word in NUMBER_WORDS
-    }
 
 
 def _box_of(mask: np.ndarray) -> np.ndarray:

@@ -15,20 +15,23 @@ from PIL import Image
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
-from sa2va_bento.masks import low_res_to_mask
-from sa2va_bento.model.checkpoint import choose_placement, load_model
-from sa2va_bento.model.family import parameter_dtype
+from sa2va_bento.model.base import parameter_dtype
+from sa2va_bento.model.chat_template import CHATML, IMAGE_CONTEXT, SEG
 from sa2va_bento.model.grounding import ImageFeatures, encode_image
-from sa2va_bento.model.hub import resolve
-from sa2va_bento.model.internvl import InternVLSa2VA
-from sa2va_bento.model.tokenizer import Piece, PromptTokenizer, Special
-from sa2va_bento.model.tracking import track
-from sa2va_bento.preprocess import sam_pixels, tile_pixels
-from sa2va_bento.prompt import TEMPLATES
+from sa2va_bento.model.internvl.image_processor import tile_pixels
+from sa2va_bento.model.internvl.model import InternVLSa2VA
+from sa2va_bento.model.loading.checkpoint import choose_placement, load_model
+from sa2va_bento.model.loading.hub import resolve
+from sa2va_bento.model.loading.tokenizers import PromptTokenizer
+from sa2va_bento.model.pixels import sam_pixels
+from sa2va_bento.model.tracking import FRAMES_SEEN, track
+from sa2va_bento.processing.masks import low_res_to_mask
+from sa2va_bento.processing.prompt import PictureTokens, build_prompt
 from sa2va_bento.settings import Settings
-from training.clips import SEEN, Clip, make_clip
-from training.examination import SEGMENT, mask_iou
-from training.naming import Item, name_by_words
+from training.data.clips import Clip, make_clip
+from training.evaluation.scoring import mask_iou
+from training.evaluation.tasks import SEGMENT
+from training.questions.referring import Item, name_by_words
 
 FRAMES, LONGEST = 24, 640
 AT_ONCE = 8  # clips that are tracked together
@@ -48,12 +51,12 @@ class Films:
         model = load_model(folder, choose_placement(settings.device, settings.dtype))
         assert isinstance(model, InternVLSa2VA)
         self.model, self.tokenizer = model, PromptTokenizer.from_dir(folder)
-        self.seg = self.tokenizer.id_of("[SEG]")
+        self.seg = self.tokenizer.id_of(SEG)
 
     @torch.inference_mode()
     def segment(self, clips: Sequence[Clip], prompts: Sequence[str]) -> list[Segmented]:
         """Of each clip, which are tracked together."""
-        answers = [self._answer(clip.images[:SEEN], prompt) for clip, prompt in zip(clips, prompts, strict=True)]
+        answers = [self._answer(clip.images[:FRAMES_SEEN], prompt) for clip, prompt in zip(clips, prompts, strict=True)]
         rows = [row for row, (_, segs) in enumerate(answers) if len(segs)]
         masks = self._tracked([clips[row].images for row in rows], [answers[row][1][:1] for row in rows])
         found = dict(zip(rows, masks, strict=True))
@@ -81,26 +84,21 @@ class Films:
         model, side = self.model, self.model.config.tiles.image_size
         tiles = torch.stack([tile_pixels(image.resize((side, side), Image.Resampling.BICUBIC)) for image in images])
         tokens = model.encode_tiles(tiles.to(parameter_dtype(model))).flatten(0, 1)
-        ids = torch.tensor([self.tokenizer.encode(self._pieces(len(images), prompt))])
-        embeddings = model.embed(ids, tokens, self.tokenizer.id_of("<IMG_CONTEXT>"))
+        shown = PictureTokens(model.config.tokens_per_tile, frames=len(images))
+        ids = torch.tensor([self.tokenizer.encode(build_prompt(CHATML, prompt, shown))])
+        embeddings = model.embed(ids, tokens, self.tokenizer.id_of(IMAGE_CONTEXT))
         cache, reply, segs = DynamicCache(), [], []
         for _ in range(MAX_REPLY):
             hidden = model.language_body(embeddings, cache)[:, -1]
             if reply and reply[-1] == self.seg:
                 segs.append(hidden[0])
             token = int(model.language_head(hidden).argmax(-1))
-            if token in self.tokenizer.ids_of(TEMPLATES["qwen_chat"].stop_words):
+            if token in self.tokenizer.ids_of(CHATML.stop_words):
                 break
             reply.append(token)
             embeddings = model.embed_tokens(torch.tensor([[token]]))
         prompts = model.seg_prompts(torch.stack(segs)) if segs else torch.zeros(0)
         return self.tokenizer.decode(reply), prompts
-
-    def _pieces(self, frames: int, prompt: str) -> list[Piece]:
-        """As upstream writes a clip: its frames line by line, then the question."""
-        template, cells = TEMPLATES["qwen_chat"], self.model.config.cells_per_side**2
-        frame: list[Piece] = [Special("<img>"), Special("<IMG_CONTEXT>", cells), Special("</img>"), "\n"]
-        return [*template.user_start, *frame * frames, prompt, *template.user_end]
 
 
 def measure_clips(settings: Settings, count: int, first_seed: int) -> Iterator[Outcome]:

@@ -1,4 +1,5 @@
-"""Teaches two heads of a layer to look at the part of the picture that a name means, or that the next token speaks of.
+"""Auxiliary loss of the language model: two heads of a layer learn to look at the part of the picture that a name
+means, or that the next token speaks of.
 
 To find the object of a question among image tokens is the one thing that all answers need and that a small model is
 slow to hit upon by itself: thousands of steps pass at chance before the first answer tells it that looking pays. The
@@ -12,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
-from training.geometry import CELLS, LLM_HEADS, LLM_KV_HEADS
-from training.pool import INK
-from training.sequences import Packed
-from training.token_head import place_and_size
+from training.data.picture_shards import INK
+from training.model_config import CELLS, LLM_HEADS, LLM_KV_HEADS
+from training.objectives.token_head import place_and_size
+from training.questions.packing import Packed
 
 NAMING_LAYER, LAYER, COMPARING_LAYER = 2, 3, 4  # of six: where a name finds what it means, where an answer does, and
 # where it sets two objects against each other
@@ -60,7 +61,7 @@ class Pointing:
 
     def place_loss(self, points: Points, things: Tensor, head: nn.Linear) -> Tensor:
         """Squared error of the place and size (`place_and_size`) that `head` reads after the layer at the points that
-        mean one object; `things` (B, N, 8) as in the pool. What was looked at is then brought along."""
+        mean one object; `things` (B, N, 8) as in a batch. What was looked at is then brought along."""
         assert self._after is not None
         rows, places, objects = torch.tensor(points).unbind(1)
         bits = (objects[:, None] >> torch.arange(things.shape[1])) & 1

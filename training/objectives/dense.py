@@ -1,4 +1,5 @@
-"""Dense supervision of an encoder: what is at each patch of a 16 x 16 grid, and where the objects' centres are.
+"""Auxiliary loss of an encoder, dense supervision: what is at each patch of a 16 x 16 grid, and where the objects'
+centres are.
 
 A throw-away linear head on the encoder's patches. Object patches outweigh background, and the patch that holds an
 object's centre counts most: it is the one from which a reader of the features can name and count objects.
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.pool import CLASSES, INK, NO_COLOR
-from training.scenes import COLORS
+from training.data.picture_shards import CLASSES, INK, NO_COLOR
+from training.data.shapes import COLORS
 
 GRID = 16
 RAYS, RAY_STEP = 16, 2  # directions, and pixels of the label map between two looks along a ray

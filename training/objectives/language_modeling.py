@@ -1,6 +1,5 @@
 """The language stage's forward pass, its losses, and its teacher-forced scores."""
 
-import random
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -8,18 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sa2va_bento.model.internvl import InternVLSa2VA
-from training import reading, tasks
-from training.batches import Batch
-from training.geometry import CELLS
-from training.naming import Item
-from training.pool import CLASSES
-from training.prompts import PromptTable, Words
-from training.scenes import COLORS, SHAPES
-from training.sequences import Packed
-from training.turns import Turn
-
-TURNS_A_SCENE, TURNS_A_CLIP, TURNS_A_WRITING = 9, 9, 3
+from sa2va_bento.model.internvl.model import InternVLSa2VA
+from training.objectives.stand_in_prompts import PromptTable, Words
+from training.questions.packing import Packed
 
 
 @dataclass(frozen=True)
@@ -30,51 +20,6 @@ class Answered:
     loss: Tensor
     correct: Tensor
     segs: Tensor
-
-
-def items_of(things: list[list[float]], labels: Tensor) -> list[Item]:
-    """Rows of the pool as the objects that the questions are about; `labels` (S, S) is the scene's."""
-    side = labels.shape[-1]
-    areas = torch.bincount(labels.flatten(), minlength=len(things) + 1).tolist()
-    sampled = labels[:: side // CELLS, :: side // CELLS].flatten().tolist()  # as serving samples a region's mask
-    return [
-        Item(
-            number,
-            *(COLORS[int(row[0])], SHAPES[int(row[1])], row[2], row[3]),
-            area=areas[number + 1] / side**2,
-            extent=(row[6] - row[4]) * (row[7] - row[5]),
-            cells=tuple(i for i, label in enumerate(sampled) if label == number + 1) or _cell_at(row),
-            box_cells=_box_cells(row) or _cell_at(row),
-        )
-        for number, row in enumerate(things)
-        if row[1] >= 0
-    ]
-
-
-def _cell_at(row: list[float]) -> tuple[int, ...]:
-    return (int(row[3] * CELLS) * CELLS + int(row[2] * CELLS),)
-
-
-def _box_cells(row: list[float]) -> tuple[int, ...]:
-    inside = [(y, x) for y in range(CELLS) for x in range(CELLS)]
-    return tuple(y * CELLS + x for y, x in inside if row[4] <= x / CELLS < row[6] and row[5] <= y / CELLS < row[7])
-
-
-def text_of(things: list[list[float]]) -> str:
-    """What is written in a picture."""
-    return "".join(CLASSES[int(row[1])] for row in things if row[1] >= 0)
-
-
-def converse(batch: Batch, rng: random.Random) -> list[list[Turn]]:
-    """Fresh questions about each picture of the batch."""
-    if batch.kind in ("pool", "clips"):
-        write, turns = (
-            (tasks.conversation, TURNS_A_SCENE) if batch.kind == "pool" else (tasks.clip_conversation, TURNS_A_CLIP)
-        )
-        scenes = zip(batch.things.tolist(), batch.labels, strict=True)
-        return [write(items_of(things, labels), rng, turns) for things, labels in scenes]
-    by_hand = batch.kind == "digits"
-    return [reading.conversation(text_of(things), by_hand, rng, TURNS_A_WRITING) for things in batch.things.tolist()]
 
 
 def answer(model: InternVLSa2VA, packed: Packed, image_tokens: Tensor | None) -> Answered:
@@ -101,7 +46,7 @@ def answer(model: InternVLSa2VA, packed: Packed, image_tokens: Tensor | None) ->
 
 
 def words_of(packed: Packed, things: Tensor) -> Words:
-    """The stand-in prompt of every `[SEG]` of the batch; `things` (B, N, 8) as in the pool."""
+    """The stand-in prompt of every `[SEG]` of the batch, whose `things` (B, N, 8) these are."""
     rows, _, numbers = torch.tensor(packed.segs).unbind(1)
     meant = things[rows, numbers]
     return Words(meant[:, 0].long(), meant[:, 1].long(), meant[:, 2:4])

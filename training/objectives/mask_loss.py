@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sa2va_bento.model.grounding import DecodedMasks
+from sa2va_bento.model.grounding import DecodedMasks, best_masks
 
 BCE_WEIGHT, DICE_WEIGHT, IOU_WEIGHT, SCORE_WEIGHT = 4.0, 1.0, 1.0, 0.1
 OTHERS_SHARE = 0.15  # weight of the two proposals that fit worse
@@ -42,7 +42,6 @@ def mask_iou(a: Tensor, b: Tensor) -> Tensor:
 
 def chosen_iou(decoded: DecodedMasks, targets: Tensor) -> Tensor:
     """IoU (P,) of the proposal that serving would choose."""
-    rows = torch.arange(len(targets))
-    logits = decoded.logits[rows, decoded.iou.argmax(-1)][:, None]
+    logits = best_masks(decoded).logits[:, None]
     logits = functional.interpolate(logits, size=targets.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
     return mask_iou(logits > 0, targets > 0.5)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.scenes import COLORS, SHAPES
+from training.data.shapes import COLORS, SHAPES
 
 FREQUENCIES = 4
 PLACE_WAVES = 4 * FREQUENCIES + 2

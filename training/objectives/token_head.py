@@ -1,4 +1,5 @@
-"""A throw-away head on the projector's image tokens, for the language model to hear what InternViT sees.
+"""Auxiliary loss of the projector: a throw-away head on its image tokens, for the language model to hear what
+InternViT sees.
 
 A token is the sum of what stands along its directions, and a small language model learns late, or never, what is only
 whispered there: after 4,000 steps one had learned colours and shapes, and not one place. This head reads each token
@@ -16,10 +17,11 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.dense import MOST, ORDERS, DenseTargets, order_loss, patch_weight
-from training.geometry import CELLS, LLM_WIDTH
-from training.pool import CLASSES
-from training.scenes import COLORS
+from sa2va_bento.model.internvl.model import pixel_shuffle
+from training.data.picture_shards import CLASSES
+from training.data.shapes import COLORS
+from training.model_config import CELLS, LLM_WIDTH
+from training.objectives.dense import MOST, ORDERS, DenseTargets, order_loss, patch_weight
 
 PATCH_FIELDS = (len(COLORS) + 1, len(CLASSES) + 1, *(MOST,) * ORDERS)
 PLACE_FIELDS = 8
@@ -79,8 +81,7 @@ def _unshuffled(patches: Tensor) -> Tensor:
 
 def _shuffled(patches: Tensor) -> Tensor:
     """Patches (B, 256, F) to the four of each token (B, 64, 4, F)."""
-    grid = patches.unflatten(1, (CELLS, 2, CELLS, 2))  # (B, 8, 2, 8, 2, F)
-    return grid.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    return pixel_shuffle(patches, CELLS).unflatten(-1, (4, -1))
 
 
 def _naming(patches: Tensor, targets: DenseTargets) -> Tensor:

@@ -2,49 +2,17 @@
 
 import random
 import re
-from dataclasses import replace
 
-from training import wording
-from training.asking import ask_color, ask_count, ask_shape, ask_where
-from training.naming import Item, Items, name_by_place, name_by_size, name_by_words, place_words
-from training.scenes import COLORS
-from training.segmenting import refer
-from training.turns import SEG, Exchange, Names, Turn, names_of
-from training.wording import article, ask, listed, vary
+from sa2va_bento.model.chat_template import SEG
+from training.data.shapes import COLORS
+from training.questions import templates
+from training.questions.referring import Item, Items, name_by_place, name_by_size, name_by_words, place_words
+from training.questions.segmentation import refer
+from training.questions.templates import ask, vary
+from training.questions.turns import Exchange, Names, Turn, names_of
+from training.questions.vqa import ask_color, ask_count, ask_shape, ask_where
 
-REGIONS = (1, 2, 2, 3, 3)
 IT = re.compile(r"\b(its|it)\b", re.IGNORECASE)
-
-
-def name_regions(items: Items, rng: random.Random) -> Turn | None:
-    """ "What is region2?", or all of them one after the other."""
-    chosen = rng.sample(list(items), min(len(items), rng.choice(REGIONS)))
-    names = [f"region{number} is {article(item.name)} {item.name}" for number, item in enumerate(chosen, start=1)]
-    if rng.random() < 0.25:
-        question = rng.choice(["Please describe each region.", "What are the regions?", "What is in each region?"])
-        turn = Turn(vary(question, rng), f"{listed(names).capitalize()}.", lists=tuple(i.number for i in chosen))
-    else:
-        number = rng.randrange(len(chosen))
-        turn = _of_region(f"region{number + 1}", chosen[number], names[number], rng)
-    return replace(
-        turn,
-        regions=tuple(item.box_cells if rng.random() < 0.5 else item.cells for item in chosen),
-        shown=tuple(item.number for item in chosen),
-    )
-
-
-def _of_region(name: str, item: Item, answer: str, rng: random.Random) -> Turn:
-    """A question about one region; `answer` says what it is."""
-    draw, called = rng.random(), names_of((name, item))
-    if draw < 0.13:
-        question = ask(("Please segment {}.", "Can you segment {}?"), name, rng)
-        return Turn(question, f"Sure, {SEG}.", (item.number,), names=called)
-    templates = ("What is {}?", "What is in {}?", "Please describe {}.", "Describe {}.")
-    if draw < 0.3:
-        templates, answer = ("What color is {}?",), f"{name} is {item.color}"
-    elif draw < 0.45:
-        templates, answer = ("What shape is {}?",), f"{name} is a {item.shape}"
-    return Turn(ask(templates, name, rng), f"{answer.capitalize()}.", about=(item.number,), names=called)
 
 
 def follow_up(items: Items, rng: random.Random) -> Turn | None:
@@ -88,13 +56,13 @@ def _about(item: Item, items: Items, rng: random.Random) -> Turn | None:
         return None
     place, called, about = place_words(item), names_of((name, item)), (item.number,)
     options = [
-        Turn(ask(wording.SEGMENT, name, rng), f"Sure, {SEG}.", about, names=called),
-        Turn(ask(wording.SEGMENT, name, rng), f"Sure, {SEG}.", about, names=called),
-        Turn(ask(wording.ASK_COLOR, name, rng), f"The {name} is {item.color}.", about=about, names=called),
-        Turn(ask(wording.ASK_SHAPE, name, rng), f"The {name} is a {item.shape}.", about=about, names=called),
+        Turn(ask(templates.SEGMENT, name, rng), f"Sure, {SEG}.", about, names=called),
+        Turn(ask(templates.SEGMENT, name, rng), f"Sure, {SEG}.", about, names=called),
+        Turn(ask(templates.ASK_COLOR, name, rng), f"The {name} is {item.color}.", about=about, names=called),
+        Turn(ask(templates.ASK_SHAPE, name, rng), f"The {name} is a {item.shape}.", about=about, names=called),
     ]
     if place:
-        options.append(Turn(ask(wording.ASK_WHERE, name, rng), f"The {name} is {place}.", about=about, names=called))
+        options.append(Turn(ask(templates.ASK_WHERE, name, rng), f"The {name} is {place}.", about=about, names=called))
     return rng.choice([option for option in options if option.answer.rstrip(".").split()[-1] not in name.split()])
 
 

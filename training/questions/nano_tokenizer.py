@@ -1,6 +1,6 @@
 """The nano model's tokenizer: byte-level BPE of about a thousand tokens with Qwen2's way of splitting text.
 
-Trained on the questions and answers of `tasks` and on everyday English, so that any text encodes and the words that
+Trained on the questions and answers of `task_mix` and on everyday English, so that any text encodes and the words that
 matter are one token each.
 """
 
@@ -11,19 +11,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from training import reading, tasks
-from training.naming import Item
+from sa2va_bento.model.chat_template import CHATML, IMAGE_CONTEXT, PHRASE_END, PHRASE_START, SEG
+from training.data.shapes import COLORS, SHAPES
+from training.model_config import END_OF_TEXT, END_OF_TURN
+from training.paths import RUNS
+from training.questions import ocr, task_mix
+from training.questions.referring import Item
 
-FOLDER = Path(__file__).parent / "runs" / "tokenizer"
+FOLDER = RUNS / "tokenizer"
 CAPITALS = re.compile("[A-Z]{2}")
 VOCABULARY = 1100  # before the special tokens
 SPECIALS = (
-    *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<quad>", "</quad>"),
-    *("<ref>", "</ref>", "<box>", "</box>", "[SEG]", "<p>", "</p>", "<vp>", "</vp>"),
-)
-QWEN2_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    *(END_OF_TEXT, "<|im_start|>", END_OF_TURN, CHATML.image_start, CHATML.image_end, IMAGE_CONTEXT),
+    *("<quad>", "</quad>", "<ref>", "</ref>", "<box>", "</box>", SEG, PHRASE_START, PHRASE_END, "<vp>", "</vp>"),
 )
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' "
@@ -52,7 +54,7 @@ def corpus(lines: int = 20000, seed: int = 7) -> Iterator[str]:
     rng = random.Random(seed)
     for _ in range(lines // 4):
         items = [_random_item(number, rng) for number in range(rng.randint(1, 5))]
-        turns = tasks.conversation(items, rng, 4) + reading.conversation("7", rng.random() < 0.5, rng, 1)
+        turns = task_mix.conversation(items, rng, 4) + ocr.conversation("7", rng.random() < 0.5, rng, 1)
         for exchange in [exchange for turn in turns for exchange in (*turn.history, turn)]:
             if not CAPITALS.search(exchange.question):
                 yield f"{exchange.question}\n"
@@ -64,8 +66,6 @@ def corpus(lines: int = 20000, seed: int = 7) -> Iterator[str]:
 
 
 def _random_item(number: int, rng: random.Random) -> Item:
-    from training.scenes import COLORS, SHAPES
-
     size = rng.random()
     return Item(number, rng.choice(COLORS), rng.choice(SHAPES), rng.random(), rng.random(), size, size)
 
@@ -75,7 +75,7 @@ def train() -> Tokenizer:
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(QWEN2_SPLIT), "isolated"),
+            pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -100,12 +100,12 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {
         "added_tokens_decoder": {str(tokenizer.token_to_id(token)): _added(token) for token in SPECIALS},
-        "additional_special_tokens": [token for token in SPECIALS if token != "<|endoftext|>"],
+        "additional_special_tokens": [token for token in SPECIALS if token != END_OF_TEXT],
         "add_bos_token": False,
         "add_prefix_space": False,
         "bos_token": None,
-        "eos_token": "<|im_end|>",
-        "pad_token": "<|endoftext|>",
+        "eos_token": END_OF_TURN,
+        "pad_token": END_OF_TEXT,
         "unk_token": None,
         "errors": "replace",
         "split_special_tokens": False,

@@ -3,12 +3,12 @@
 import random
 from collections.abc import Callable
 
-from training import wording
-from training.asking import count_words
-from training.scenes import COLORS, SHAPES
-from training.tasks import draw_turns, small_talk
-from training.turns import Turn
-from training.wording import ask, vary
+from training.data.shapes import COLORS, SHAPES
+from training.questions import templates
+from training.questions.task_mix import draw_turns, small_talk
+from training.questions.templates import ask, vary
+from training.questions.turns import Turn
+from training.questions.vqa import count_words
 
 ReadingWriter = Callable[[str, bool, random.Random], Turn | None]
 
@@ -16,14 +16,14 @@ ReadingWriter = Callable[[str, bool, random.Random], Turn | None]
 def read(text: str, by_hand: bool, rng: random.Random) -> Turn | None:
     """All of it, as a text or, where it is one, as a number."""
     if text.isdigit() and rng.random() < (0.8 if by_hand else 0.4):
-        return Turn(vary(rng.choice(wording.READ_NUMBER), rng), f"The number is {text}.", spells=text)
-    return Turn(vary(rng.choice(wording.READ), rng), f'The text is "{text}".', spells=text)
+        return Turn(vary(rng.choice(templates.READ_NUMBER), rng), f"The number is {text}.", spells=text)
+    return Turn(vary(rng.choice(templates.READ), rng), f'The text is "{text}".', spells=text)
 
 
 def count_characters(text: str, by_hand: bool, rng: random.Random) -> Turn | None:
     name = rng.choice(["character", "digit"]) if text.isdigit() else "character"
     name = "letter" if text.isalpha() and rng.random() < 0.5 else name
-    return Turn(ask(wording.ASK_COUNT, f"{name}s", rng), count_words(len(text), name))
+    return Turn(ask(templates.ASK_COUNT, f"{name}s", rng), count_words(len(text), name))
 
 
 def first_or_last(text: str, by_hand: bool, rng: random.Random) -> Turn | None:
@@ -43,13 +43,13 @@ def no_such_object(text: str, by_hand: bool, rng: random.Random) -> Turn | None:
     color, shape = rng.choice(COLORS), rng.choice(SHAPES)
     name = rng.choice([shape, f"{color} {shape}"])
     if rng.random() < 0.3:
-        return Turn(ask(wording.ASK_COUNT, f"{shape}s", rng), count_words(0, shape))
-    return Turn(ask(wording.SEGMENT, name, rng), f"There is no {name} in the picture.")
+        return Turn(ask(templates.ASK_COUNT, f"{shape}s", rng), count_words(0, shape))
+    return Turn(ask(templates.SEGMENT, name, rng), f"There is no {name} in the picture.")
 
 
 def describe_writing(text: str, by_hand: bool, rng: random.Random) -> Turn | None:
     what = f"the handwritten number {text}" if by_hand else f'the text "{text}"'
-    return Turn(vary(rng.choice(wording.DESCRIBE), rng), f"The picture shows {what}.", spells=text)
+    return Turn(vary(rng.choice(templates.DESCRIBE), rng), f"The picture shows {what}.", spells=text)
 
 
 def chat_on(text: str, by_hand: bool, rng: random.Random) -> Turn | None:

@@ -13,11 +13,20 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from training.geometry import IMAGE_TOKENS
-from training.tokenizer import token_id
-from training.turns import Exchange, Names, Turn
+from sa2va_bento.model.chat_template import CHATML, IMAGE_CONTEXT, SEG, Piece
+from training.model_config import END_OF_TEXT, END_OF_TURN, IMAGE_TOKENS
+from training.questions.nano_tokenizer import token_id
+from training.questions.turns import Exchange, Names, Turn
 
 PAD_TURN = -1
+
+
+def written(pieces: Sequence[Piece]) -> str:
+    """Pieces of a chat template as the training's tokenizer reads them: special tokens are spelled out."""
+    return "".join(piece if isinstance(piece, str) else piece.token * piece.count for piece in pieces)
+
+
+USER_START, USER_END = written(CHATML.user_start), written(CHATML.user_end)
 
 
 @dataclass(frozen=True)
@@ -72,16 +81,16 @@ class Packer:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._pad = token_id(tokenizer, "<|endoftext|>")
-        self._seg = token_id(tokenizer, "[SEG]")
-        self._context, self._region_end = token_id(tokenizer, "<IMG_CONTEXT>"), token_id(tokenizer, "</vp>")
+        self._pad = token_id(tokenizer, END_OF_TEXT)
+        self._seg = token_id(tokenizer, SEG)
+        self._context, self._region_end = token_id(tokenizer, IMAGE_CONTEXT), token_id(tokenizer, "</vp>")
         self._separators = {token_id(tokenizer, ","), token_id(tokenizer, "Ġand")}
 
     def prefix(self, pictures: int) -> list[int]:
         """What stands in front of every conversation about so many pictures (a clip's frames)."""
-        picture = "<img>" + "<IMG_CONTEXT>" * IMAGE_TOKENS + "</img>"
-        shown = "\n".join([picture] * pictures)
-        return self._encode(f"<|im_start|>user\n{shown}" if pictures else "<|im_start|>user")
+        picture = CHATML.image_start + IMAGE_CONTEXT * IMAGE_TOKENS + CHATML.image_end
+        shown = CHATML.between_images.join([picture] * pictures)
+        return self._encode(USER_START + shown if pictures else USER_START.removesuffix("\n"))
 
     def _encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
@@ -135,7 +144,7 @@ class Packer:
         found.names.extend(zip(ends, (1 << number for number in turn.shown), strict=False))
         first = ".\n\n" if turn.regions else "\n"
         for number, exchange in enumerate((*turn.history, turn)):
-            self._add_exchange(found, exchange, start="\n<|im_start|>user\n" if number else first)
+            self._add_exchange(found, exchange, start=f"\n{USER_START}" if number else first)
         return found
 
     def _regions(self, regions: tuple[tuple[int, ...], ...]) -> tuple[str, list[int]]:
@@ -143,7 +152,7 @@ class Packer:
         if not regions:
             return "", []
         shown = ", ".join(
-            f"region{number}<vp>" + "<IMG_CONTEXT>" * len(cells) + "</vp>"
+            f"region{number}<vp>" + IMAGE_CONTEXT * len(cells) + "</vp>"
             for number, cells in enumerate(regions, start=1)
         )
         text = f"\nThere are {len(regions)} part regions in the picture: {shown}"
@@ -158,13 +167,13 @@ class Packer:
             found.learned.append(False)
 
     def _add_exchange(self, found: _Encoded, exchange: Exchange, start: str) -> None:
-        question = f"{start}{exchange.question}<|im_end|>\n<|im_start|>assistant\n"
+        question = f"{start}{exchange.question}{USER_END}"
         found.names.extend((len(found.ids) + place, meant) for place, meant in self._named(question, exchange.names))
         self._add(found, question, [])
         if not exchange.targets and [len(numbers) for _, numbers in exchange.names] == [1, 1]:
             (_, (first,)), (_, (second,)) = exchange.names
             found.pairs.append((len(found.ids) - 1, first, second))
-        tokens = [*self._encode(exchange.answer), token_id(self._tokenizer, "<|im_end|>")]
+        tokens = [*self._encode(exchange.answer), token_id(self._tokenizer, END_OF_TURN)]
         found.points.extend((len(found.ids) - 1 + place, about) for place, about in self._points(exchange, tokens))
         objects = iter(exchange.targets)
         for token in tokens:

@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from training.scenes import COLORS, SHAPES
+from training.data.shapes import COLORS, SHAPES
 
 SIZE_MARGIN = 1.4  # of areas
 PLACE_MARGIN = 0.08  # of the picture's side
@@ -47,8 +47,8 @@ def matching(items: Items, color: str | None, shape: str | None) -> list[Item]:
 
 
 def in_order(items: Items) -> list[Item]:
-    """As answers list them: by colour, then by shape, both in the order of `scenes.py`, and only those that are alike
-    from left to right. What comes next is then a matter of what is there at all, not of comparing places."""
+    """As answers list them: by colour, then by shape, both in the order of `data/shapes.py`, and only those that are
+    alike from left to right. What comes next is then a matter of what is there at all, not of comparing places."""
     return sorted(items, key=lambda item: (COLORS.index(item.color), SHAPES.index(item.shape), item.x))
 
 

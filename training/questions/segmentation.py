@@ -2,8 +2,10 @@
 
 import random
 
-from training import wording
-from training.naming import (
+from sa2va_bento.model.chat_template import SEG
+from training.data.shapes import COLORS, SHAPES
+from training.questions import templates
+from training.questions.referring import (
     Item,
     Items,
     in_order,
@@ -15,9 +17,8 @@ from training.naming import (
     one,
     told_apart,
 )
-from training.scenes import COLORS, SHAPES
-from training.turns import SEG, Turn, names_of
-from training.wording import ask, listed
+from training.questions.templates import ask, listed
+from training.questions.turns import Turn, names_of
 
 
 def refer(items: Items, rng: random.Random) -> Turn | None:
@@ -40,8 +41,8 @@ def _segment_one(item: Item, name: str | None, rng: random.Random) -> Turn | Non
     if name is None:
         return None
     if rng.random() < 0.85:
-        return Turn(ask(wording.SEGMENT, name, rng), f"Sure, {SEG}.", (item.number,), names=names_of((name, item)))
-    return Turn(ask(wording.LOCATE, name, rng), f"It is {SEG}.", (item.number,), names=names_of((name, item)))
+        return Turn(ask(templates.SEGMENT, name, rng), f"Sure, {SEG}.", (item.number,), names=names_of((name, item)))
+    return Turn(ask(templates.LOCATE, name, rng), f"It is {SEG}.", (item.number,), names=names_of((name, item)))
 
 
 def refer_two(items: Items, rng: random.Random) -> Turn | None:
@@ -54,7 +55,7 @@ def refer_two(items: Items, rng: random.Random) -> Turn | None:
         return None
     said = [str(name) for name in names]
     return Turn(
-        ask(wording.SEGMENT_TWO, said, rng),
+        ask(templates.SEGMENT_TWO, said, rng),
         f"Sure, the {said[0]} {SEG} and the {said[1]} {SEG}.",
         tuple(item.number for item in chosen),
         names=names_of(*zip(said, chosen, strict=True)),
@@ -66,7 +67,7 @@ def segment_all(items: Items, rng: random.Random) -> Turn | None:
     color, shape = rng.choice([(rng.choice(items).color, None), (None, rng.choice(items).shape), (None, None)])
     found = in_order(matching(items, color, shape))
     name, numbers = one(color, shape, rng) + "s", tuple(item.number for item in found)
-    question = ask(wording.SEGMENT_ALL, name, rng)
+    question = ask(templates.SEGMENT_ALL, name, rng)
     parts = [f"the {said} {SEG}" for said in told_apart(found)]
     return Turn(question, f"Sure, {listed(parts)}.", numbers, names=((name, numbers),))
 
@@ -75,9 +76,9 @@ def absent(items: Items, rng: random.Random) -> Turn | None:
     """A combination that the scene lacks, often with its colour or its shape there."""
     draw = rng.random()
     if draw < 0.06:
-        return _deny(f"{rng.choice(wording.OTHER_COLORS)} {rng.choice(SHAPES)}", rng)
+        return _deny(f"{rng.choice(templates.OTHER_COLORS)} {rng.choice(SHAPES)}", rng)
     if draw < 0.1:
-        return _deny(rng.choice(wording.OTHER_SHAPES), rng)
+        return _deny(rng.choice(templates.OTHER_SHAPES), rng)
     missing = [(c, s) for c in COLORS for s in SHAPES if not matching(items, c, s)]
     close = [(c, s) for c, s in missing if matching(items, c, None) and matching(items, None, s)]
     half = [(c, s) for c, s in missing if matching(items, c, None) or matching(items, None, s)]
@@ -93,4 +94,4 @@ def absent_briefly(items: Items, rng: random.Random) -> Turn | None:
 
 
 def _deny(name: str, rng: random.Random) -> Turn:
-    return Turn(ask(wording.SEGMENT + wording.LOCATE, name, rng), f"There is no {name} in the picture.")
+    return Turn(ask(templates.SEGMENT + templates.LOCATE, name, rng), f"There is no {name} in the picture.")

@@ -6,8 +6,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from training import wording
-from training.asking import (
+from training.questions import templates
+from training.questions.multi_turn import and_the_other, follow_up
+from training.questions.referring import Items
+from training.questions.segmentation import (
+    absent,
+    absent_briefly,
+    refer,
+    refer_by_place,
+    refer_by_size,
+    refer_two,
+    segment_all,
+)
+from training.questions.templates import ask, vary
+from training.questions.turns import Turn, Writer
+from training.questions.visual_prompts import name_regions
+from training.questions.vqa import (
     ask_color,
     ask_count,
     ask_extreme,
@@ -21,11 +35,6 @@ from training.asking import (
     describe,
     describe_grounded,
 )
-from training.conversing import and_the_other, follow_up, name_regions
-from training.naming import Items
-from training.segmenting import absent, absent_briefly, refer, refer_by_place, refer_by_size, refer_two, segment_all
-from training.turns import Turn, Writer
-from training.wording import ask, vary
 
 
 def chat(items: Items, rng: random.Random) -> Turn | None:
@@ -34,20 +43,20 @@ def chat(items: Items, rng: random.Random) -> Turn | None:
     if draw < 0.4:
         return small_talk(rng)
     if draw < 0.6:
-        return Turn(vary(rng.choice(wording.OUT_OF_SCOPE), rng), wording.ONLY_THIS)
-    templates = wording.SEGMENT + wording.LOCATE + wording.ASK_COLOR + wording.ASK_SHAPE + wording.ASK_THERE
-    return Turn(ask(templates, rng.choice(wording.OTHER_THINGS), rng), wording.ONLY_THIS)
+        return Turn(vary(rng.choice(templates.OUT_OF_SCOPE), rng), templates.ONLY_THIS)
+    asked = templates.SEGMENT + templates.LOCATE + templates.ASK_COLOR + templates.ASK_SHAPE + templates.ASK_THERE
+    return Turn(ask(asked, rng.choice(templates.OTHER_THINGS), rng), templates.ONLY_THIS)
 
 
 def small_talk(rng: random.Random) -> Turn:
-    answer, questions = rng.choice(list(wording.CHAT.items()))
+    answer, questions = rng.choice(list(templates.CHAT.items()))
     return Turn(vary(rng.choice(questions), rng), answer)
 
 
 def nothing_to_read(items: Items, rng: random.Random) -> Turn | None:
     if rng.random() < 0.5:
-        return Turn(vary(rng.choice(wording.READ), rng), "There is no text in the picture.")
-    return Turn(vary(rng.choice(wording.READ_NUMBER), rng), "There is no number in the picture.")
+        return Turn(vary(rng.choice(templates.READ), rng), "There is no text in the picture.")
+    return Turn(vary(rng.choice(templates.READ_NUMBER), rng), "There is no number in the picture.")
 
 
 MIX: tuple[tuple[Writer, float], ...] = (
@@ -130,6 +139,6 @@ def _in_the_video(turn: Turn, rng: random.Random) -> Turn:
 def without_picture(items: Items, rng: random.Random, turns: int) -> list[Turn]:
     """Questions that come without a picture: small talk is answered, anything about objects asks for one."""
     written = conversation(items, rng, turns - turns // 2)
-    asked = [Turn(t.question, wording.NO_PICTURE, kind="no_picture") for t in written if t.kind != "chat"]
+    asked = [Turn(t.question, templates.NO_PICTURE, kind="no_picture") for t in written if t.kind != "chat"]
     asked = [turn for turn, source in zip(asked, written, strict=False) if not source.regions]
     return [*asked, *(replace(small_talk(rng), kind="chat") for _ in range(turns // 2))]

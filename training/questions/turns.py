@@ -4,9 +4,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from training.naming import Item, Items
+from training.questions.referring import Item, Items
 
-SEG = "[SEG]"
 Names = tuple[tuple[str, tuple[int, ...]], ...]
 """Words of a question and the numbers of the objects that they mean, in the order of the question."""
 

@@ -2,8 +2,10 @@
 
 import random
 
-from training import wording
-from training.naming import (
+from sa2va_bento.model.chat_template import PHRASE_END, PHRASE_START, SEG
+from training.data.shapes import COLORS, SHAPES
+from training.questions import templates
+from training.questions.referring import (
     PLACE_MARGIN,
     Item,
     Items,
@@ -18,10 +20,9 @@ from training.naming import (
     place_words,
     told_apart,
 )
-from training.scenes import COLORS, SHAPES
-from training.segmenting import absent, absent_briefly
-from training.turns import SEG, Turn, names_of
-from training.wording import article, ask, listed, vary
+from training.questions.segmentation import absent, absent_briefly
+from training.questions.templates import article, ask, listed, vary
+from training.questions.turns import Turn, names_of
 
 
 def _count(items: Items, color: str | None, shape: str | None) -> int:
@@ -42,7 +43,7 @@ def ask_color(items: Items, rng: random.Random) -> Turn | None:
         if found is None or item.color in found:
             return None
         name = found
-    return _about(item, name, ask(wording.ASK_COLOR, name, rng), f"The {name} is {item.color}.")
+    return _about(item, name, ask(templates.ASK_COLOR, name, rng), f"The {name} is {item.color}.")
 
 
 def ask_shape(items: Items, rng: random.Random) -> Turn | None:
@@ -54,16 +55,16 @@ def ask_shape(items: Items, rng: random.Random) -> Turn | None:
         if found is None or item.shape in found:
             return None
         name = found
-    return _about(item, name, ask(wording.ASK_SHAPE, name, rng), f"The {name} is a {item.shape}.")
+    return _about(item, name, ask(templates.ASK_SHAPE, name, rng), f"The {name} is a {item.shape}.")
 
 
 def ask_missing(items: Items, rng: random.Random) -> Turn | None:
     """The colour or the place of a shape, or the shape of a colour, that is not there."""
     if rng.random() < 0.5:
         names = [shape for shape in SHAPES if not _count(items, None, shape)]
-        questions = wording.ASK_COLOR if rng.random() < 0.6 else wording.ASK_WHERE
+        questions = templates.ASK_COLOR if rng.random() < 0.6 else templates.ASK_WHERE
     else:
-        names, questions = [f"{c} object" for c in COLORS if not _count(items, c, None)], wording.ASK_SHAPE
+        names, questions = [f"{c} object" for c in COLORS if not _count(items, c, None)], templates.ASK_SHAPE
     if not names:
         return None
     name = rng.choice(names)
@@ -85,7 +86,7 @@ def ask_count(items: Items, rng: random.Random) -> Turn | None:
     color, shape = rng.choice(options)
     name, found = noun(color, shape, rng), _numbers(matching(items, color, shape))
     names = ((name + "s", found),) if found else ()
-    return Turn(ask(wording.ASK_COUNT, name + "s", rng), count_words(len(found), name), about=found, names=names)
+    return Turn(ask(templates.ASK_COUNT, name + "s", rng), count_words(len(found), name), about=found, names=names)
 
 
 def _numbers(items: Items) -> tuple[int, ...]:
@@ -101,12 +102,12 @@ def ask_there(items: Items, rng: random.Random) -> Turn | None:
     if rng.random() < 0.5:
         item = rng.choice(items)
         name = rng.choice([item.name, item.name, item.shape, f"{item.color} object"])
-        return _about(item, name, ask(wording.ASK_THERE, name, rng), f"Yes, there is {article(name)} {name}.")
+        return _about(item, name, ask(templates.ASK_THERE, name, rng), f"Yes, there is {article(name)} {name}.")
     turn = absent(items, rng) if rng.random() < 0.6 else absent_briefly(items, rng)
     if turn is None:
         return None
     name = turn.answer.removeprefix("There is no ").removesuffix(" in the picture.")
-    return Turn(ask(wording.ASK_THERE, name, rng), f"No, there is no {name}.")
+    return Turn(ask(templates.ASK_THERE, name, rng), f"No, there is no {name}.")
 
 
 def ask_whether(items: Items, rng: random.Random) -> Turn | None:
@@ -129,7 +130,7 @@ def ask_where(items: Items, rng: random.Random) -> Turn | None:
     name, place = name_by_words(item, items, rng), place_words(item)
     if name is None or place is None:
         return None
-    return _about(item, name, ask(wording.ASK_WHERE, name, rng), f"The {name} is {place}.")
+    return _about(item, name, ask(templates.ASK_WHERE, name, rng), f"The {name} is {place}.")
 
 
 def compare_sizes(items: Items, rng: random.Random) -> Turn | None:
@@ -188,12 +189,17 @@ def compare_places(items: Items, rng: random.Random) -> Turn | None:
 def describe(items: Items, rng: random.Random) -> Turn | None:
     ordered = in_order(items)
     names = [f"{article(item.name)} {item.name}" for item in ordered]
-    return Turn(vary(rng.choice(wording.DESCRIBE), rng), f"The picture shows {listed(names)}.", lists=_numbers(ordered))
+    return Turn(
+        vary(rng.choice(templates.DESCRIBE), rng), f"The picture shows {listed(names)}.", lists=_numbers(ordered)
+    )
 
 
 def describe_grounded(items: Items, rng: random.Random) -> Turn | None:
     ordered = in_order(items)
     names = zip(told_apart(ordered), ordered, strict=True)
-    parts = [f"<p> {article(name) if name == item.name else 'the'} {name} </p> {SEG}" for name, item in names]
+    parts = [
+        f"{PHRASE_START} {article(name) if name == item.name else 'the'} {name} {PHRASE_END} {SEG}"
+        for name, item in names
+    ]
     targets = tuple(item.number for item in ordered)
-    return Turn(f"{rng.choice(wording.DESCRIBE)} {wording.INTERLEAVED}", f"{listed(parts)}.", targets)
+    return Turn(f"{rng.choice(templates.DESCRIBE)} {templates.INTERLEAVED}", f"{listed(parts)}.", targets)

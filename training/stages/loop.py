@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training.pool import RUNS
+from training.paths import RUNS
 
 Losses = dict[str, Tensor]
 
@@ -60,7 +60,7 @@ class Trainer:
         plan.folder.mkdir(parents=True, exist_ok=True)
         self._resume()
         torch.manual_seed(self.step)
-        np.random.seed(self.step)  # what the pools draw by
+        np.random.seed(self.step)  # what the batches are drawn by
 
     @property
     def is_done(self) -> bool:
@@ -169,14 +169,3 @@ def _groups(
         [{"params": found, "weight_decay": decay, "factor": factor} for factor, found in matrices.items()],
         [{"params": found, "weight_decay": decay * d, "factor": factor} for (d, factor), found in others.items()],
     )
-
-
-def stage_exists(stage: str) -> bool:
-    """Whether the stage has saved anything yet."""
-    return (RUNS / stage / "last.pt").exists()
-
-
-def load_part(stage: str, prefix: str) -> dict[str, Tensor]:
-    """The tensors under `prefix.` of a stage's checkpoint, prefix removed."""
-    state = torch.load(RUNS / stage / "last.pt", weights_only=True)["module"]
-    return {name.removeprefix(f"{prefix}."): value for name, value in state.items() if name.startswith(f"{prefix}.")}

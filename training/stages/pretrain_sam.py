@@ -1,21 +1,22 @@
 """Stage `sam`: SAM2's image encoder and mask decoder learn together, from stand-in prompts and dense supervision."""
 
-import argparse
 import random
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from sa2va_bento.model.config import InternVLConfig
 from sa2va_bento.model.grounding import ImageFeatures, decode_proposals, encode_image
-from training.batches import Batch, ScenePool, mixed, shares_at
-from training.dense import DenseHead, dense_losses, dense_scores, dense_targets
-from training.geometry import SAM_WIDTH, build_model, config_dict
-from training.loop import Losses, Plan, Trainer, load_part
-from training.masks import chosen_iou, mask_losses
-from training.prompts import PromptTable, Words
-from training.scenes import COLORS, SHAPES
+from training.arguments import stage_parser
+from training.checkpoint.initialization import wordless_model
+from training.checkpoint.stage_files import load_part
+from training.data.batches import Batch, ScenePool, mixed, shares_at
+from training.data.shapes import COLORS, SHAPES
+from training.model_config import SAM_WIDTH
+from training.objectives.dense import DenseHead, dense_losses, dense_scores, dense_targets
+from training.objectives.mask_loss import chosen_iou, mask_losses
+from training.objectives.stand_in_prompts import PromptTable, Words
+from training.stages.loop import Losses, Plan, Trainer
 
 PROMPTS_A_SCENE = 5
 ABSENT_SHARE = 0.1
@@ -39,8 +40,7 @@ class SamPretraining(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        config = InternVLConfig.from_dict(config_dict(64, {"<|endoftext|>": 0, "<|im_end|>": 1}))
-        self.sam = build_model(config).grounding_encoder
+        self.sam = wordless_model().grounding_encoder
         for part in (self.sam.memory_attention, self.sam.memory_encoder, self.sam.object_pointer_proj):
             part.requires_grad_(False)
         self.head = DenseHead(SAM_WIDTH)
@@ -95,13 +95,14 @@ def losses_of(stage: SamPretraining, batch: Batch, rng: random.Random, report: b
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=50)
-    parser.add_argument("--batch", type=int, default=12)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--stage", default="sam")
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--start", help="stage whose SAM2, and stand-in prompts if it has them, to go on from")
+    parser = stage_parser(
+        __doc__,
+        "sam",
+        minutes=50,
+        lr=1e-3,
+        batch=12,
+        start_help="stage whose SAM2, and stand-in prompts if it has them, to go on from",
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     stage = SamPretraining()

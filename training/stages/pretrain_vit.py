@@ -3,17 +3,18 @@
 From crowds of shapes and characters at first, from what the model will be asked about in the end.
 """
 
-import argparse
 from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
-from sa2va_bento.model.config import InternVLConfig
-from training.batches import Batch, ScenePool, mixed, shares_at
-from training.dense import DenseHead, DenseTargets, dense_losses, dense_scores, dense_targets
-from training.geometry import VIT_WIDTH, build_model, config_dict
-from training.loop import Losses, Plan, Trainer, load_part
+from training.arguments import stage_parser
+from training.checkpoint.initialization import wordless_model
+from training.checkpoint.stage_files import load_part
+from training.data.batches import Batch, ScenePool, mixed, shares_at
+from training.model_config import VIT_WIDTH
+from training.objectives.dense import DenseHead, DenseTargets, dense_losses, dense_scores, dense_targets
+from training.stages.loop import Losses, Plan, Trainer
 
 AT_FIRST = {"pool": 0.2, "crowd": 0.2, "text": 0.1, "digits": 0.1, "glyphs": 0.25, "lines": 0.15}
 AFTER_SHAPES = {"pool": 0.16, "crowd": 0.06, "text": 0.22, "digits": 0.16, "glyphs": 0.16, "lines": 0.24}
@@ -27,8 +28,7 @@ class VitPretraining(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        config = InternVLConfig.from_dict(config_dict(64, {"<|endoftext|>": 0, "<|im_end|>": 1}))
-        self.vision_model = build_model(config).vision_model
+        self.vision_model = wordless_model().vision_model
         self.head = DenseHead(VIT_WIDTH)
 
     def forward(self, tiles: Tensor) -> Tensor:
@@ -58,13 +58,9 @@ class Step:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--stage", default="vit")
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--start", help="stage whose InternViT to go on from")
+    parser = stage_parser(
+        __doc__, "vit", minutes=60, lr=1e-3, batch=16, start_help="stage whose InternViT to go on from"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     stage = VitPretraining()

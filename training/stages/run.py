@@ -1,21 +1,22 @@
 """Makes the nano model: every stage in order, each resumed where it stopped, then export.
 
-    python -m training.run              # from nothing: some four hours on two CPU cores
-    python -m training.run --go-on      # from the embedded checkpoint: half of that
-    python -m training.run --scale 0.1  # a quick pass over everything, to see that it works
+    python -m training.stages.run              # from nothing: some four hours on two CPU cores
+    python -m training.stages.run --go-on      # from the embedded checkpoint: half of that
+    python -m training.stages.run --scale 0.1  # a quick pass over everything, to see that it works
 
 Stages that stand on one line below run side by side, one thread each; minutes are of processor time.
 """
 
-import argparse
 import subprocess
 import sys
 from dataclasses import dataclass
 
+from training.arguments import parser_of
+
 
 @dataclass(frozen=True)
 class Stage:
-    """A module of this package with its minutes of training and its flags."""
+    """A module of this folder with its minutes of training and its flags."""
 
     module: str
     minutes: float
@@ -23,7 +24,7 @@ class Stage:
 
     def command(self, scale: float) -> list[str]:
         numbers = ("--minutes", str(self.minutes * scale), "--threads", "1")
-        return [sys.executable, "-m", f"training.{self.module}", *self.flags, *numbers]
+        return [sys.executable, "-m", f"training.stages.{self.module}", *self.flags, *numbers]
 
 
 START = ("--start", "edition")
@@ -37,7 +38,7 @@ GOING_ON = (
     (Stage("train_projector", 4, START),),
     (Stage("train_language", 90, START), Stage("train_memory", 45)),
 )
-POOLS = ("pool", "clip_pool")
+SHARDS = ("data.picture_shards", "data.clip_shards")
 
 
 def run_abreast(stages: tuple[Stage, ...], scale: float) -> None:
@@ -48,16 +49,16 @@ def run_abreast(stages: tuple[Stage, ...], scale: float) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__)
     parser.add_argument("--scale", type=float, default=1.0, help="share of each stage's minutes")
     parser.add_argument("--go-on", action="store_true", help="start from the embedded checkpoint's weights")
     parser.add_argument("--out", help="folder of the checkpoint; default sa2va_bento/nano")
     args = parser.parse_args()
-    for module in (*POOLS, "reopen") if args.go_on else POOLS:
+    for module in (*SHARDS, "checkpoint.warm_start") if args.go_on else SHARDS:
         run_module(module)
     for stages in GOING_ON if args.go_on else FROM_NOTHING:
         run_abreast(stages, args.scale)
-    run_module("export", *(["--out", args.out] if args.out else []))
+    run_module("checkpoint.export", *(["--out", args.out] if args.out else []))
 
 
 def run_module(module: str, *flags: str) -> None:

@@ -5,7 +5,6 @@ InternViT is frozen here: the stage that teaches it may still be running beside 
 weights are taken over now and then.
 """
 
-import argparse
 import random
 from collections.abc import Iterator
 
@@ -15,21 +14,23 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sa2va_bento.model.grounding import ImageFeatures, decode_proposals, encode_image
-from sa2va_bento.model.internvl import InternVLSa2VA, pixel_shuffle
-from training import tokenizer as nano_tokenizer
-from training.batches import Batch, ScenePool
-from training.clip_pool import ClipPool
-from training.dense import dense_targets
-from training.export import fresh_model
-from training.geometry import CELLS, LLM_WIDTH, SAM_WIDTH
-from training.language import Scores, answer, converse, items_of, nearest_is_meant, words_of
-from training.loop import Losses, Plan, Trainer, load_part, stage_exists
-from training.masks import mask_losses
-from training.pointing import COMPARED, COMPARING_LAYER, LAYER, NAMING_LAYER, Pointing, cells_of
-from training.prompts import PromptTable
-from training.sequences import Packed, Packer
-from training.tasks import without_picture
-from training.token_head import PLACE_FIELDS, TokenHead
+from sa2va_bento.model.internvl.model import InternVLSa2VA, pixel_shuffle
+from training.arguments import stage_parser
+from training.checkpoint.initialization import fresh_model
+from training.checkpoint.stage_files import load_part, stage_exists
+from training.data.batches import Batch, ClipPool, ScenePool
+from training.model_config import CELLS, LLM_WIDTH, SAM_WIDTH
+from training.objectives.attention_supervision import COMPARED, COMPARING_LAYER, LAYER, NAMING_LAYER, Pointing, cells_of
+from training.objectives.dense import dense_targets
+from training.objectives.language_modeling import Scores, answer, nearest_is_meant, words_of
+from training.objectives.mask_loss import mask_losses
+from training.objectives.stand_in_prompts import PromptTable
+from training.objectives.token_head import PLACE_FIELDS, TokenHead
+from training.questions import nano_tokenizer
+from training.questions.conversations import converse, items_of
+from training.questions.packing import Packed, Packer
+from training.questions.task_mix import without_picture
+from training.stages.loop import Losses, Plan, Trainer
 
 WEIGHTS = {"pool": 1.0, "text": 0.6, "digits": 0.5, "clips": 0.4}
 BATCH = {"pool": 12, "text": 8, "digits": 4, "clips": 3}
@@ -165,12 +166,9 @@ class Step:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--stage", default="language")
-    parser.add_argument("--lr", type=float, default=5e-4)
-    parser.add_argument("--start", help="stage whose language model to go on from")
+    parser = stage_parser(
+        __doc__, "language", minutes=60, lr=5e-4, start_help="stage whose language model to go on from"
+    )
     parser.add_argument("--projector", default="projector", help="stage that the projector and its head come from")
     parser.add_argument("--eyes", default="vit")
     parser.add_argument("--sam", default="sam")

@@ -4,13 +4,11 @@ Each clip is run as serving runs it: conditioning frames decoded with the stand-
 alone. The mask decoder learns along, slowly, since a frame without a prompt is new to it.
 """
 
-import argparse
 import random
 
 import torch
 from torch import Tensor, nn
 
-from sa2va_bento.model.config import InternVLConfig
 from sa2va_bento.model.grounding import (
     BestMasks,
     DecodedMasks,
@@ -20,13 +18,16 @@ from sa2va_bento.model.grounding import (
     decode_unprompted,
     encode_image,
 )
-from sa2va_bento.model.tracking import MemoryBank, attend_to_memory, remember
-from training.clip_pool import NAMED_AT, ClipBatch, ClipPool
-from training.clips import SEEN
-from training.geometry import SAM_WIDTH, build_model, config_dict
-from training.loop import Losses, Plan, Trainer, load_part
-from training.masks import mask_iou, mask_losses
-from training.prompts import PromptTable, Words
+from sa2va_bento.model.tracking import FRAMES_SEEN, MemoryBank, attend_to_memory, remember
+from training.arguments import stage_parser
+from training.checkpoint.initialization import wordless_model
+from training.checkpoint.stage_files import load_part
+from training.data.batches import ClipBatch, ClipPool
+from training.data.clip_shards import NAMED_AT
+from training.model_config import SAM_WIDTH
+from training.objectives.mask_loss import mask_iou, mask_losses
+from training.objectives.stand_in_prompts import PromptTable, Words
+from training.stages.loop import Losses, Plan, Trainer
 
 FOLLOWED = (2, 3, 5)  # frames after the conditioning ones that a step looks at: fewer cost less
 OBJECTS = 2  # of each clip
@@ -44,8 +45,7 @@ class MemoryStage(nn.Module):
 
     def __init__(self, start: str) -> None:
         super().__init__()
-        config = InternVLConfig.from_dict(config_dict(64, {"<|endoftext|>": 0, "<|im_end|>": 1}))
-        self.sam = build_model(config).grounding_encoder
+        self.sam = wordless_model().grounding_encoder
         self.sam.load_state_dict(load_part(start, "sam"))
         self.prompts = PromptTable(SAM_WIDTH).requires_grad_(False)
         self.prompts.load_state_dict(load_part(start, "prompts"))
@@ -82,7 +82,7 @@ class Step:
             best = best_masks(decoded)
             self._note(place, best, targets)
             memory = remember(self.stage.sam, features, best)
-            if place < SEEN:
+            if place < FRAMES_SEEN:
                 bank.conditioning[place] = memory
             else:
                 bank.add(place, memory)
@@ -107,10 +107,10 @@ class Step:
     def _frames(self, length: int) -> list[tuple[int, int]]:
         """Some of the conditioning frames, then later ones a stride apart: the place that each has in memory, and its
         number in the clip."""
-        seen = sorted(self.rng.sample(range(SEEN), self.rng.choice(CONDITIONING)))
+        seen = sorted(self.rng.sample(range(FRAMES_SEEN), self.rng.choice(CONDITIONING)))
         stride = self.rng.choice(STRIDES)
-        first = SEEN + self.rng.choice([0, 0, 1])
-        later = ((SEEN + i, first + stride * i) for i in range(self.rng.choice(FOLLOWED)))
+        first = FRAMES_SEEN + self.rng.choice([0, 0, 1])
+        later = ((FRAMES_SEEN + i, first + stride * i) for i in range(self.rng.choice(FOLLOWED)))
         return [*((place, place) for place in seen), *later]
 
     def _features(self, pixels: Tensor, clips: Tensor) -> ImageFeatures:
@@ -120,7 +120,7 @@ class Step:
 
     def _decode(self, place: int, features: ImageFeatures, prompts: Tensor, bank: MemoryBank) -> DecodedMasks:
         sam = self.stage.sam
-        if place < SEEN:
+        if place < FRAMES_SEEN:
             return decode_proposals(sam, features, prompts)
         with torch.autocast("cpu", torch.bfloat16):
             recalled = attend_to_memory(sam, place, features.embedding, bank)
@@ -129,21 +129,17 @@ class Step:
     def _note(self, place: int, best: BestMasks, targets: Tensor) -> None:
         logits = nn.functional.interpolate(best.logits.detach()[:, None], targets.shape[-2:], mode="bilinear")[:, 0]
         ious, there = mask_iou(logits > 0, targets > 0.5), targets.flatten(1).any(1)
-        self.seen["prompted" if place < SEEN else "followed"] += ious[there].tolist()
+        self.seen["prompted" if place < FRAMES_SEEN else "followed"] += ious[there].tolist()
         self.seen["gone"] += [float(not (row > 0).any()) for row in logits[~there]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--stage", default="memory")
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--start", default="sam", help="stage that SAM2 comes from")
+    parser = stage_parser(
+        __doc__, "memory", minutes=30, lr=1e-3, start="sam", batch=4, start_help="stage that SAM2 comes from"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    assert NAMED_AT < SEEN
+    assert NAMED_AT < FRAMES_SEEN
     stage = MemoryStage(args.start)
     trainer = Trainer(Plan(args.stage, args.minutes, lr=args.lr), stage, slow=SLOW, slow_factor=0.2)
     batches = iter(ClipPool(args.batch, frames=True))

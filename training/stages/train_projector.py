@@ -4,22 +4,23 @@ InternViT is frozen and its patches are kept, so that a step costs milliseconds:
 takes the language stage hours, for there each step drags a language model along.
 """
 
-import argparse
 import random
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from sa2va_bento.model.internvl import InternVLSa2VA, pixel_shuffle
-from training import tokenizer as nano_tokenizer
-from training.batches import ScenePool
-from training.dense import DenseTargets, dense_targets
-from training.export import fresh_model
-from training.geometry import CELLS
-from training.loop import Losses, Plan, Trainer, load_part
-from training.token_head import TokenHead
-from training.train_language import see
+from sa2va_bento.model.internvl.model import InternVLSa2VA, pixel_shuffle
+from training.arguments import stage_parser
+from training.checkpoint.initialization import fresh_model
+from training.checkpoint.stage_files import load_part
+from training.data.batches import ScenePool
+from training.model_config import CELLS
+from training.objectives.dense import DenseTargets, dense_targets
+from training.objectives.token_head import TokenHead
+from training.questions import nano_tokenizer
+from training.stages.loop import Losses, Plan, Trainer
+from training.stages.train_language import see
 
 KEPT = {"pool": 160, "text": 70, "digits": 50}  # batches
 BATCH = 16
@@ -57,13 +58,12 @@ def keep(model: InternVLSa2VA, kind: str, batches: int) -> list[Kept]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=4)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--stage", default="projector")
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument(
-        "--start", help="stage whose language model's words to speak in, and whose projector to go on from"
+    parser = stage_parser(
+        __doc__,
+        "projector",
+        minutes=4,
+        lr=2e-3,
+        start_help="stage whose language model's words to speak in, and whose projector to go on from",
     )
     parser.add_argument("--eyes", default="vit")
     args = parser.parse_args()

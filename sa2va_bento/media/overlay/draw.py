@@ -1,16 +1,15 @@
 """The overlay: a picture for people, each segment in a colour of its own and a legend that says what it is."""
 
-import base64
-import io
 import math
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from sa2va_bento.media.mask_formats import Mask, bounding_box
+from sa2va_bento.media.mask_formats import Mask, bounding_box, to_grey
 from sa2va_bento.media.overlay.fonts import Color
 from sa2va_bento.media.overlay.legend import badge_size, color_of, draw_badge, draw_legend, text_size
+from sa2va_bento.media.png import to_data_url
 from sa2va_bento.types import Segment
 
 LEAST_SIDE = 256
@@ -60,9 +59,7 @@ def draw_overlay(image: Image.Image, segments: Sequence[Segment]) -> Image.Image
 
 def encode_overlay(overlay: Image.Image) -> str:
     """A PNG as a data URL; compressed lightly, since time matters more than size here."""
-    buffer = io.BytesIO()
-    overlay.save(buffer, "PNG", compress_level=3)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return to_data_url(overlay, compress_level=3)
 
 
 def overlay_size(size: Size) -> Size:
@@ -99,7 +96,7 @@ class _Piece:
         canvas.paste(_LIGHT, self._corner, halo.point(_HALO_LEVELS))
         blurred = self._mask.filter(ImageFilter.GaussianBlur(self._line))
         ring = blurred.point(_RING_LEVELS)
-        thin = _greatest(blurred) < _RING_SEEN
+        thin = np.asarray(blurred).max() < _RING_SEEN
         canvas.paste(self._color, self._corner, ImageChops.lighter(ring, self._mask) if thin else ring)
 
     def number(self, canvas: Image.Image) -> None:
@@ -133,15 +130,8 @@ def _scaled(mask: Mask, box: Box, size: Size) -> tuple[Image.Image, tuple[int, i
     left, top = math.floor(box[0] * across), math.floor(box[1] * down)
     right, bottom = math.ceil(box[2] * across), math.ceil(box[3] * down)
     source = (left / across, top / down, min(right / across, mask.shape[1]), min(bottom / down, mask.shape[0]))
-    grey = Image.fromarray(np.where(mask, np.uint8(255), np.uint8(0)))
     resampling = Image.Resampling.NEAREST if across >= 1 else Image.Resampling.BOX
-    return grey.resize((right - left, bottom - top), resampling, box=source), (left, top)
-
-
-def _greatest(grey: Image.Image) -> int:
-    _, greatest = grey.getextrema()
-    assert isinstance(greatest, int)
-    return greatest
+    return to_grey(mask).resize((right - left, bottom - top), resampling, box=source), (left, top)
 
 
 def _thickest(mask: Image.Image, side: int = 64) -> tuple[int, int]:

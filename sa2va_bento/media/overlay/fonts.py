@@ -4,6 +4,7 @@ Pillow brings a Latin font. Characters that it lacks are taken from fonts of the
 without one they lose their accents or become a question mark.
 """
 
+import bisect
 import functools
 import unicodedata
 from itertools import groupby
@@ -16,14 +17,9 @@ Color = tuple[int, int, int]
 MOST_CHARACTERS = 160
 """Longer texts are cut before they are measured."""
 
-_SYSTEM_FONTS = (
-    "NotoSans-Regular.ttf",
-    "DejaVuSans.ttf",
-    "LiberationSans-Regular.ttf",
-    "NotoSansCJK-Regular.ttc",
-    "wqy-zenhei.ttc",
-    "NotoEmoji-Regular.ttf",
-)
+_FONTS = ("", "NotoSans-Regular.ttf", "DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "wqy-zenhei.ttc")
+"""Pillow's own, then files of the system."""
+
 _NO_CHARACTER = "\uffff"
 _UNKNOWN = "?"
 
@@ -43,18 +39,24 @@ def font_of(size: int) -> ImageFont.FreeTypeFont:
     return font
 
 
+@functools.lru_cache(maxsize=64)
+def _font(name: str, size: int) -> ImageFont.FreeTypeFont | None:
+    """A font by its name in `_FONTS`, None where the system lacks it."""
+    try:
+        return ImageFont.truetype(name, size) if name else font_of(size)
+    except OSError:
+        return None
+
+
 def spans_of(text: str, size: int, width: float) -> list[Span]:
     """A text as spans that together fit `width` pixels; what does not fit is cut and marked by dots."""
-    characters = _clean(text)
-    spans = _spans(characters, size)
-    if length_of(spans) <= width:
-        return spans
-    low, high = 0, len(characters)  # the most characters that fit together with the dots
-    while low < high:
-        middle = (low + high + 1) // 2
-        fits = length_of(_spans(_cut(characters, middle), size)) <= width
-        low, high = (middle, high) if fits else (low, middle - 1)
-    return _spans(_cut(characters, low), size)
+    letters = "".join(map(_drawn, _clean(text)))
+    whole = _spans(letters, size)
+    if length_of(whole) <= width:
+        return whole
+    cuts = [letters[:length].rstrip() + "..." for length in range(len(letters))]
+    fitting = bisect.bisect_right(cuts, width, key=lambda cut: length_of(_spans(cut, size)))
+    return _spans(cuts[max(0, fitting - 1)], size)
 
 
 def length_of(spans: list[Span]) -> float:
@@ -82,62 +84,31 @@ def _clean(text: str) -> str:
     return "".join(c for c in spaced if unicodedata.category(c)[0] != "C")[:MOST_CHARACTERS]
 
 
-def _cut(text: str, length: int) -> str:
-    return text[:length].rstrip() + "..."
+def _spans(letters: str, size: int) -> list[Span]:
+    """In one font if there is one that has every letter, else in as few spans as come."""
+    common = next((name for name in _FONTS if all(_has_glyph(name, letter) for letter in letters)), None)
+    groups = groupby(letters, key=_font_name if common is None else lambda _: common)
+    return [Span("".join(group), _font(name or "", size) or font_of(size)) for name, group in groups]
 
 
-def _spans(text: str, size: int) -> list[Span]:
-    """In one font if there is one that has every character, else in as few as come."""
-    if (name := _common_font(text)) is not None:
-        return [Span(text, _font(name, size))]
-    groups = groupby(map(_drawable, text), key=lambda drawable: drawable[0])
-    return [Span("".join(letters for _, letters in group), _font(name, size)) for name, group in groups]
-
-
-def _common_font(text: str) -> str | None:
-    return next((name for name in ("", *_fonts_there()) if all(_has_glyph(name, c) for c in text)), None)
-
-
-@functools.lru_cache(maxsize=4096)
-def _drawable(character: str) -> tuple[str, str]:
-    """The font for a character and what to draw: the character, its base letters, or a question mark."""
-    if (name := _font_name(character)) is not None:
-        return name, character
+def _drawn(character: str) -> str:
+    """What is drawn for a character: itself, else its base letters, else a question mark."""
+    if _font_name(character) is not None:
+        return character
     base = "".join(c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c))
-    if base and all(_font_name(letter) == "" for letter in base):
-        return "", base
-    return "", _UNKNOWN
+    return base if base and None not in map(_font_name, base) else _UNKNOWN
 
 
-@functools.lru_cache(maxsize=4096)
 def _font_name(character: str) -> str | None:
-    """The first font that has a glyph for a character: "" for Pillow's own, None if there is none."""
-    return next((name for name in ("", *_fonts_there()) if _has_glyph(name, character)), None)
-
-
-@functools.lru_cache(maxsize=1)
-def _fonts_there() -> tuple[str, ...]:
-    return tuple(name for name in _SYSTEM_FONTS if _opens(name))
-
-
-def _opens(name: str) -> bool:
-    try:
-        ImageFont.truetype(name, 24)
-    except OSError:
-        return False
-    return True
-
-
-@functools.lru_cache(maxsize=64)
-def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(name, size) if name else font_of(size)
+    """The first font that has a glyph for a character, None if there is none."""
+    return next((name for name in _FONTS if _has_glyph(name, character)), None)
 
 
 @functools.lru_cache(maxsize=16384)
 def _has_glyph(name: str, character: str) -> bool:
     """Fonts draw a box, or nothing, for what they lack: as they do for a code that is no character."""
     font = _font(name, 24)
-    return character.isspace() or _ink(font, character) != _ink(font, _NO_CHARACTER)
+    return font is not None and (character.isspace() or _ink(font, character) != _ink(font, _NO_CHARACTER))
 
 
 def _ink(font: ImageFont.FreeTypeFont, character: str) -> bytes:

@@ -12,6 +12,7 @@ from sa2va_bento.types import Prediction, PredictRequest, Stage, StreamEvent, Te
 from sa2va_bento.web.accept import HttpExchange
 from sa2va_bento.web.body import Fields, parse_json_object
 from sa2va_bento.web.errors import error_body, known_error, request_id_of
+from sa2va_bento.web.openai.messages import Conversation
 from sa2va_bento.web.openai.request import check_chat, to_predict_request
 from sa2va_bento.web.openai.schemas import (
     AnswerMessage,
@@ -49,13 +50,23 @@ class ChatExchange(HttpExchange):
         if not isinstance(fields, bytes):
             raise UnsupportedMediaError("content type must be application/json")
         self._body = fields
+        self._conversation: Conversation | None = None
         self._id, self._created = f"chatcmpl-{request_id_of(request.scope)}", int(time.time())
 
-    def read(self) -> PredictRequest:
+    def parse(self) -> None:
         self.chat, self._warnings = parse_fields(ChatRequest, parse_json_object(self._body))
         self.fields = self._body = b""  # megabytes that nobody reads any more
-        conversation = check_chat(self.chat, self.settings)
-        return to_predict_request(self.chat, conversation, self.settings, self.context)
+        self._conversation = check_chat(self.chat, self.settings)
+        self.source = self._conversation.picture
+
+    def read(self) -> PredictRequest:
+        if self._conversation is None:
+            self.parse()
+        assert self._conversation
+        wanted = to_predict_request(self.chat, self._conversation, self.source, self.settings, self.context)
+        self.chat = self.chat.model_copy(update={"messages": [], "regions": []})
+        self.source = self._conversation = None
+        return wanted
 
     @property
     def is_streamed(self) -> bool:

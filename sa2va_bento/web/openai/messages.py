@@ -6,18 +6,12 @@ the same role in a row are one turn. The picture may come in any user message, t
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from sa2va_bento.errors import BadRequestError
 from sa2va_bento.types import Turn
 from sa2va_bento.web.openai.schemas import ImagePart, ImageUrl, Message
-
-
-@dataclass(frozen=True)
-class PictureSource:
-    """Where a picture is, and the field of the request that says so."""
-
-    source: ImageUrl
-    field: str
+from sa2va_bento.web.request import PictureSource
 
 
 @dataclass(frozen=True)
@@ -27,6 +21,8 @@ class Conversation:
     history: tuple[Turn, ...]
     prompt: str
     picture: PictureSource | None
+    detail: Literal["auto", "low", "high"] | None = None
+    """How closely the picture is looked at."""
 
 
 def read_conversation(messages: Sequence[Message]) -> Conversation:
@@ -45,7 +41,9 @@ def read_conversation(messages: Sequence[Message]) -> Conversation:
     first, *others = turns
     system = [text for message in messages if message.role in ("system", "developer") if (text := _text(message))]
     *history, last = [Turn("user", "\n\n".join([*system, first.content])), *others]
-    return Conversation(tuple(history), last.content, _picture(messages))
+    found = _picture(messages)
+    source, detail = (PictureSource(found[0].url, found[1]), found[0].detail) if found else (None, None)
+    return Conversation(tuple(history), last.content, source, detail)
 
 
 def _turns(messages: Sequence[Message]) -> list[Turn]:
@@ -68,18 +66,18 @@ def _text(message: Message) -> str:
     return "\n".join(texts)
 
 
-def _picture(messages: Sequence[Message]) -> PictureSource | None:
-    """The one picture; the same URL again, as clients repeat it turn by turn, is the same picture."""
-    first: PictureSource | None = None
-    for picture in _pictures(messages):
+def _picture(messages: Sequence[Message]) -> tuple[ImageUrl, str] | None:
+    """The one picture and its field; the same URL again, as clients repeat it turn by turn, is the same picture."""
+    first: tuple[ImageUrl, str] | None = None
+    for picture, field in _pictures(messages):
         if first is None:
-            first = picture
-        elif picture.source.url != first.source.url:
-            raise BadRequestError(f"{picture.field}: a second picture; this model takes one picture a conversation")
+            first = picture, field
+        elif picture.url != first[0].url:
+            raise BadRequestError(f"{field}: a second picture; this model takes one picture a conversation")
     return first
 
 
-def _pictures(messages: Sequence[Message]) -> Iterator[PictureSource]:
+def _pictures(messages: Sequence[Message]) -> Iterator[tuple[ImageUrl, str]]:
     for i, message in enumerate(messages):
         for j, part in enumerate(message.content):
             field = f"messages[{i}].content[{j}].image_url"
@@ -87,4 +85,4 @@ def _pictures(messages: Sequence[Message]) -> Iterator[PictureSource]:
                 continue
             if message.role != "user":
                 raise BadRequestError(f"{field}: only messages of the user may hold pictures")
-            yield PictureSource(part.image_url, field)
+            yield part.image_url, field

@@ -6,9 +6,9 @@ from sa2va_bento.errors import BadRequestError, UnknownModelError
 from sa2va_bento.media.images import decode_image
 from sa2va_bento.settings import Settings
 from sa2va_bento.types import PredictRequest, RequestContext, Sampling
-from sa2va_bento.web.openai.messages import Conversation, PictureSource, read_conversation
+from sa2va_bento.web.openai.messages import Conversation, read_conversation
 from sa2va_bento.web.openai.schemas import ChatRequest
-from sa2va_bento.web.request import check_sizes, picture_bytes, regions_to_masks
+from sa2va_bento.web.request import PictureSource, check_sizes, regions_to_masks
 
 ALIAS = "sa2va"
 """A name that every served model answers to."""
@@ -40,15 +40,18 @@ def check_model(name: str, settings: Settings) -> None:
 
 
 def to_predict_request(
-    request: ChatRequest, conversation: Conversation, settings: Settings, context: RequestContext
+    request: ChatRequest,
+    conversation: Conversation,
+    source: PictureSource | None,
+    settings: Settings,
+    context: RequestContext,
 ) -> PredictRequest:
     """Decodes the picture and the regions of a request. Slow for large pictures: not for the event loop.
 
     Raises:
         Sa2VAError: whatever is wrong with them.
     """
-    picture = conversation.picture
-    image = decode_image(_bytes_of(picture, settings), settings.max_image_pixels, picture.field) if picture else None
+    image = decode_image(_bytes_of(source), settings.max_image_pixels, source.field) if source else None
     if request.regions and image is None:
         raise BadRequestError("regions: they need a picture")
     return PredictRequest(
@@ -58,18 +61,17 @@ def to_predict_request(
         history=conversation.history,
         mask_threshold=request.mask_threshold,
         max_new_tokens=request.max_completion_tokens or request.max_tokens,
-        max_tiles=1 if picture and picture.source.detail == "low" else request.max_tiles,
+        max_tiles=1 if conversation.detail == "low" else request.max_tiles,
         sampling=_sampling(request),
         stop=tuple(request.stop),
         context=context,
     )
 
 
-def _bytes_of(picture: PictureSource, settings: Settings) -> bytes:
-    url = picture.source.url
-    if not url.lstrip()[:8].lower().startswith(("data:", "http://", "https://")):
-        raise BadRequestError(f"{picture.field}: must be a data URL, or an http(s) URL where those are allowed")
-    return picture_bytes(url, settings, picture.field)
+def _bytes_of(source: PictureSource) -> bytes:
+    if not source.text.lstrip()[:8].lower().startswith(("data:", "http://", "https://")):
+        raise BadRequestError(f"{source.field}: must be a data URL, or an http(s) URL where those are allowed")
+    return source.bytes
 
 
 def _sampling(request: ChatRequest) -> Sampling:

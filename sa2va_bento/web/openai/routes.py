@@ -37,4 +37,4 @@ async def answer_chat(request: Request, runtime: Runtime) -> Response:
     exchange = await accept(request, runtime, ChatExchange)
     if not await exchange.begun():
         return Response(await exchange.whole(request), media_type="application/json")
-    return EventStream(chat_events(exchange), exchange.cancel, exchange.context)
+    return EventStream(chat_events(exchange), exchange.cancel)

@@ -56,7 +56,7 @@ def test_messages_of_one_role_in_a_row_are_one_turn() -> None:
 def test_a_picture_may_come_in_any_turn_and_again() -> None:
     conversation = read(("user", "Hi."), ("assistant", "Hello."), ("user", [text("Find it."), image(RED)]))
     assert conversation.picture is not None
-    assert (conversation.picture.source.url, conversation.picture.field) == (RED, "messages[2].content[1].image_url")
+    assert (conversation.picture.text, conversation.picture.field) == (RED, "messages[2].content[1].image_url")
     again = read(("user", [image(RED), text("a")]), ("assistant", "b"), ("user", [image(RED), text("c")]))
     assert again.picture is not None
     assert again.picture.field == "messages[0].content[0].image_url"

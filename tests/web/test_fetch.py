@@ -1,15 +1,18 @@
 """Pictures by URL: from the hosts that are listed, within the limits, and from no address that a URL sneaks in."""
 
+import asyncio
 import ipaddress
 import socket
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
+import httpcore
 import pytest
+import uvloop
 
 from sa2va_bento.web import fetch as module
-from sa2va_bento.web.fetch import fetch, is_url
-from tests.picture_host import PNG, Handler, PictureHost, policy, refused
+from sa2va_bento.web.fetch import is_url
+from tests.picture_host import PNG, Handler, PictureHost, fetch, policy, refused
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +79,7 @@ def test_hosts_match_exactly(port: int, url: str) -> None:
         "http://127.0.0.1:{port}/\u00e9",
         "http://127.0.0.1:99999/",
         "http://[::1/",
+        "http://[",
         "http://",
         "http://127.0.0.1:{port}/" + "a" * 9000,
     ],
@@ -87,7 +91,10 @@ def test_tricks_are_refused(port: int, url: str) -> None:
 
 
 def test_ports(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_get", lambda parts, *_: f"{parts.netloc}".encode())
+    async def get(parts: Any, _: object) -> bytes:
+        return f"{parts.netloc}".encode()
+
+    monkeypatch.setattr(module, "_get", get)
     plain, with_port = policy("a.example"), policy("a.example:8080", "B.example:443")
     assert fetch("http://A.example/", plain) == b"A.example"
     assert fetch("https://a.example:443/", plain)
@@ -124,6 +131,19 @@ ADDRESSES = {
     "64:ff9b::a00:1": False,
     "64:ff9b:1::a00:1": False,
     "2001::1": False,
+    "fec0::1": False,
+    "feff:ffff::1": False,
+    "::7f00:1": False,
+    "::8.8.8.8": False,
+    "::ffff:0:10.0.0.1": False,
+    "::ffff:0:8.8.8.8": False,
+    "::ffff:192.88.99.1": False,
+    "192.88.99.0": False,
+    "192.88.99.255": False,
+    "5f00::1": False,
+    "3fff::1": False,
+    "192.88.98.1": True,
+    "192.88.100.1": True,
     "8.8.8.8": True,
     "2606:4700::1111": True,
     "::ffff:8.8.8.8": True,
@@ -142,17 +162,16 @@ class Names:
         self._answers = list(answers)
         self.looked_up: list[str] = []
         self.connected: list[str] = []
-        self._connect = socket.create_connection
         monkeypatch.setattr(module.socket, "getaddrinfo", self._resolve)
-        monkeypatch.setattr(module.socket, "create_connection", self._open)
+        monkeypatch.setattr(httpcore.AnyIOBackend, "connect_tcp", self._open)
 
-    def _resolve(self, host: str, port: int, **_: object) -> list[Any]:
+    def _resolve(self, host: str, port: int, *_: object) -> list[Any]:
         self.looked_up.append(host)
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in self._answers.pop(0)]
 
-    def _open(self, address: tuple[str, int], timeout: float) -> socket.socket:
-        self.connected.append(address[0])
-        raise ConnectionRefusedError
+    async def _open(self, address: str, *_: object) -> NoReturn:
+        self.connected.append(address)
+        raise httpcore.ConnectError
 
 
 @pytest.mark.parametrize("answer", [["10.0.0.1"], ["8.8.8.8", "169.254.169.254"], ["127.0.0.1"]])
@@ -173,3 +192,43 @@ def test_the_loopback_is_refused_unless_allowed(port: int) -> None:
     hosts = f"127.0.0.1:{port}"
     assert "not public" in refused(f"http://{hosts}/a", policy(hosts, private=False))
     assert fetch(f"http://{hosts}/a", policy(hosts)) == PNG
+
+
+def test_it_runs_on_the_loop_that_serves(port: int) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        hosts = f"127.0.0.1:{port}"
+        assert runner.run(module.fetch(f"http://{hosts}/redirect?to=/a", policy(hosts))) == PNG
+
+
+def test_a_host_is_asked_by_its_name_at_the_address_that_was_checked(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resolve(host: str, port: int, *_: object) -> list[Any]:
+        assert host == "a.example"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(module.socket, "getaddrinfo", resolve)
+    assert fetch(f"http://a.example:{port}/a", policy(f"a.example:{port}")) == PNG
+    assert Handler.requests[-1][1]["Host"] == f"a.example:{port}"
+
+
+def test_pictures_are_fetched_side_by_side(port: int) -> None:
+    hosts = f"127.0.0.1:{port}"
+
+    async def all_of_them() -> list[bytes]:
+        return await asyncio.gather(*(module.fetch(f"http://{hosts}/a", policy(hosts)) for _ in range(20)))
+
+    assert asyncio.run(all_of_them()) == [PNG] * 20
+
+
+def test_a_fetch_may_be_cancelled(port: int) -> None:
+    hosts = f"127.0.0.1:{port}"
+
+    async def cancelled() -> None:
+        task = asyncio.create_task(module.fetch(f"http://{hosts}/drip", policy(hosts)))
+        await asyncio.sleep(0.2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(cancelled())

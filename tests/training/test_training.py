@@ -10,25 +10,28 @@ import pytest
 import torch
 from torch import nn
 
+from sa2va_bento.model.chat_template import SEG
 from sa2va_bento.model.internvl.config import InternVLConfig
 from sa2va_bento.model.internvl.model import InternVLSa2VA
 from sa2va_bento.types import Prediction, Segment, Usage
-from training import examination, loop
-from training import tokenizer as nano_tokenizer
-from training.batches import rewritten
-from training.examination import Question
-from training.export import nano_config
-from training.geometry import IMAGE_TOKENS, LLM_WIDTH, build_model
-from training.language import answer, items_of
-from training.pool import draw
-from training.reopen import grown
-from training.scenes import Scene, make_scene
-from training.sequences import Packer
-from training.tasks import conversation
-from training.turns import SEG, Turn
-from training.writing import make_text
+from training.checkpoint.initialization import build_model, nano_config
+from training.checkpoint.warm_start import grown
+from training.data.augmentation import rewritten
+from training.data.picture_shards import draw
+from training.data.scenes import Scene, make_scene
+from training.data.writing import make_text
+from training.evaluation import tasks
+from training.evaluation.tasks import Question
+from training.model_config import CELLS, IMAGE_TOKENS, LLM_WIDTH, SAM_SIZE
+from training.objectives.language_modeling import answer
+from training.questions import nano_tokenizer
+from training.questions.conversations import items_of
+from training.questions.packing import Packer
+from training.questions.task_mix import conversation
+from training.questions.turns import Turn
+from training.stages import loop
 
-SETTINGS = Path(__file__).parents[1] / "sa2va_bento" / "nano"
+SETTINGS = Path(__file__).parents[2] / "sa2va_bento" / "nano"
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +45,12 @@ def model_of(layers: int) -> InternVLSa2VA:
     llm = config["llm_config"]
     assert isinstance(llm, dict)
     return build_model(InternVLConfig.from_dict(config | {"llm_config": llm | {"num_hidden_layers": layers}}))
+
+
+def test_training_counts_with_the_sizes_of_the_configuration() -> None:
+    config = InternVLConfig.from_dict(nano_config(nano_tokenizer.read(SETTINGS)))
+    assert (config.cells_per_side, config.tokens_per_tile) == (CELLS, IMAGE_TOKENS)
+    assert config.sam2_shape.image_size == SAM_SIZE
 
 
 def a_conversation(turns: int) -> list[Turn]:
@@ -144,7 +153,7 @@ def prediction(scene: Scene, numbers: tuple[int, ...]) -> Prediction:
     return Prediction(SEG * len(things), "", segments, scene.image.size, Usage(1, 0, 1), "stop")
 
 
-@pytest.mark.parametrize("ask", [examination.refer, examination.several, examination.grounded_caption])
+@pytest.mark.parametrize("ask", [tasks.refer, tasks.several, tasks.grounded_caption])
 def test_true_masks_are_marked_right_and_no_masks_wrong(
     ask: Callable[[Scene, random.Random], Question | None],
 ) -> None:

@@ -1,0 +1,1 @@
+"""Synthetic pictures and clips with their ground truth, their shards on disk, data augmentation, and batches."""

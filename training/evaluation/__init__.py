@@ -1,0 +1,1 @@
+"""Measures a checkpoint through the serving code on pictures that training never saw."""

@@ -1,0 +1,1 @@
+"""Losses of the stages: those of the model itself, and auxiliary losses."""

@@ -1,0 +1,1 @@
+"""The stages of training, the loop that they share, and the run of all."""
