@@ -33,7 +33,7 @@ from sa2va_bento.model.internvl.config import InternVLConfig
 from sa2va_bento.model.internvl.image_processor import process_image
 from sa2va_bento.model.internvl.model import InternVLSa2VA
 from sa2va_bento.model.loading.memory import kv_elements
-from sa2va_bento.types import Picture
+from sa2va_bento.types import Picture, Pixels
 
 Figures = dict[str, float]
 IMAGE_TOKEN = 5
@@ -247,7 +247,7 @@ def _picture_input(image: Picture) -> Picture:
     def sam_pixels() -> Any:
         return image.sam_pixels()
 
-    return Picture(image.key, image.tiles_key, image.tile_count, tiles, sam_pixels, image.grids)
+    return Picture(image.key, image.tiles_key, image.tile_count, Pixels(tiles), Pixels(sam_pixels), image.grids)
 
 
 def measure(bench: Bench, requests: int) -> dict[str, Figures]:

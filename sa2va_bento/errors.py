@@ -67,11 +67,14 @@ class RateLimitedError(Sa2VAError):
 
 
 class OverloadedError(Sa2VAError):
-    """The queue is full; try again later."""
+    """The queue is full, or an answer would come too late; `retry_after_s` says when to try again."""
 
     status = 503
     reason = "overloaded"
-    retry_after_s = 1
+
+    def __init__(self, message: str, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class NotReadyError(Sa2VAError):

@@ -2,12 +2,11 @@
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import torch
@@ -22,7 +21,13 @@ from sa2va_bento.engine.sequence import Generation, MaskLogits, Sequence
 from sa2va_bento.engine.thread import EngineThread
 from sa2va_bento.engine.warmup import warm_up
 from sa2va_bento.engine.workload import workload_of
-from sa2va_bento.errors import InferenceError, OverloadedError, PayloadTooLargeError, Sa2VAError
+from sa2va_bento.errors import (
+    DeadlineExceededError,
+    InferenceError,
+    PayloadTooLargeError,
+    RequestCancelledError,
+    Sa2VAError,
+)
 from sa2va_bento.model.base import Sa2VA, parameter_dtype
 from sa2va_bento.model.config import CheckpointConfig
 from sa2va_bento.model.loading.checkpoint import Placement, choose_placement, load_model
@@ -31,6 +36,7 @@ from sa2va_bento.model.loading.hub import fetch_config, resolve
 from sa2va_bento.model.loading.memory import device_memory, estimate
 from sa2va_bento.model.loading.tokenizers import PromptTokenizer
 from sa2va_bento.model.registry import read_config
+from sa2va_bento.processing.admission import Admission
 from sa2va_bento.processing.processor import Processor
 from sa2va_bento.processing.workers import SerialQueue, WorkerPool
 from sa2va_bento.settings import Settings
@@ -75,8 +81,7 @@ class Predictor:
         if self._runner.device.type == "cuda":  # on a CPU there is little to gain, and a large model takes a minute
             self.warm_up()
         self._workers = WorkerPool(min(MOST_WORKERS, max(2, os.cpu_count() or 1)))
-        self._max_pending = settings.max_queue
-        self._pending, self._running, self._lock = 0, 0, threading.Lock()
+        self._admission, self._running = Admission(limits.slots, settings.max_queue), 0
         self.info = _info(model)
         observer = _MetricsObserver(self)
         observer.on_step(0, 0)
@@ -114,7 +119,11 @@ class Predictor:
     @property
     def queue_depth(self) -> int:
         """Requests accepted and not yet answered."""
-        return self._pending
+        return self._admission.pending
+
+    def check_room(self, left_s: float) -> None:
+        """Raises OverloadedError where a request whose deadline is `left_s` seconds away would be refused now."""
+        self._admission.check(left_s)
 
     def stats(self) -> EngineStats:
         """What the engine holds: its KV cache, its feature and prefix caches."""
@@ -139,9 +148,10 @@ class Predictor:
         DeadlineExceededError, InferenceError.
 
         Raises:
-            OverloadedError: at once, when `max_queue` requests are pending.
+            OverloadedError: at once, when too many requests are pending or its answer would come too late.
         """
-        self._admit()
+        self._admission.enter(exchange.context.left_s)
+        self.note_running(self._running)
         task = _Task(exchange, self._processor, self._runner, self._engine, self._workers)
         task.answer.add_done_callback(lambda _: self._leave())
         self._workers.submit(task.prepare)
@@ -156,23 +166,15 @@ class Predictor:
         self._engine.close()
         self._workers.close()
 
-    def _admit(self) -> None:
-        with self._lock:
-            if self._pending >= self._max_pending:
-                raise OverloadedError(f"{self._pending} requests are waiting already; try again later")
-            self._pending += 1
-        self.note_running(self._running)
-
     def _leave(self) -> None:
-        with self._lock:
-            self._pending -= 1
+        self._admission.leave()
         self.note_running(self._running)
 
     def note_running(self, running: int) -> None:
         """Sets the gauges: of the requests that are pending, so many are with the engine."""
         self._running = running
         metrics.requests_running.set(running)
-        metrics.requests_waiting.set(max(0, self._pending - running))
+        metrics.requests_waiting.set(max(0, self._admission.pending - running))
 
 
 @dataclass(frozen=True)
@@ -220,22 +222,31 @@ class _Task(Generic[Rendered]):
 
     def prepare(self) -> None:
         """By a worker: pixels and prompt, then over to the engine."""
-        if self.answer.cancelled():
-            return
         self._context.lap(Stage.QUEUE)
         try:
-            self._request = self._exchange.read()
+            self._check_wanted()
+            request = self._exchange.read()
             self._context.lap(Stage.IMAGE_DECODE)
-            sequence = self._sequence = self._processor.prepare(self._request)
-            picture = sequence.picture
-            if picture and picture.tiles_key not in self._runner.tile_features:
-                picture.tiles()
+            self._check_wanted()
+            sequence = self._sequence = self._processor.prepare(request)
+            self._request = replace(request, image=None, regions=())  # the picture's pixels are its processor's now
+            sequence.pinned = self._runner.pin(sequence.picture)
+            if sequence.picture:
+                sequence.picture.tiles.prepare(sequence.picture.tiles_key in sequence.pinned)
             self._context.lap(Stage.PREPROCESS)
+            self._check_wanted()
             self._start(sequence)
-            if picture and picture.key not in self._runner.sam_features:
-                picture.sam_pixels()  # while the language model reads
+            if sequence.picture:  # while the language model reads
+                sequence.picture.sam_pixels.prepare(sequence.picture.key in sequence.pinned)
         except BaseException as error:
             self._fail(error)
+
+    def _check_wanted(self) -> None:
+        """Raises where nobody waits for the answer any more: nothing runs on past its deadline."""
+        if self.answer.cancelled():
+            raise RequestCancelledError("cancelled")
+        if self._context.left_s <= 0:
+            raise DeadlineExceededError("no answer in time")
 
     def on_token(self, token: int) -> None:
         self._tell_text(self._detokenizer.push(token))
@@ -278,7 +289,9 @@ class _Task(Generic[Rendered]):
         try:
             generation = generated.result()
             self._context.lap(Stage.QUEUE)
+            self._check_wanted()
             prediction = self._predict(generation)
+            self._check_wanted()
             if self._is_watched:
                 self._tell_text(self._detokenizer.rest())
             rendered = self._exchange.render(prediction)

@@ -4,6 +4,7 @@ that comes out, and the context that goes along.
 The edge (HTTP schemas, encoders) builds the request and renders the result; nothing in the core knows JSON.
 """
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -133,6 +134,33 @@ class TokenGrid(NamedTuple):
         return self.rows * self.columns
 
 
+class Pixels:
+    """An array that is made once, by whichever thread asks first, and let go when nobody needs it any more: a large
+    picture may take hundreds of megabytes."""
+
+    def __init__(self, make: Callable[[], NDArray[np.float32]]) -> None:
+        self._make: Callable[[], NDArray[np.float32]] | None = make
+        self._made: NDArray[np.float32] | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self) -> NDArray[np.float32]:
+        with self._lock:
+            if self._made is None:
+                if self._make is None:
+                    raise RuntimeError("these pixels were let go")
+                self._made, self._make = self._make(), None
+            return self._made
+
+    def prepare(self, is_needless: bool) -> None:
+        """Makes the array now or, where what would be computed from it is at hand, never."""
+        self.let_go() if is_needless else self()
+
+    def let_go(self) -> None:
+        """Frees the array, and what it is made of."""
+        with self._lock:
+            self._made = self._make = None
+
+
 @dataclass(frozen=True)
 class Picture:
     """A picture as the model reads it, from the image processor to the runner; its pixels, float32 on the CPU, are made
@@ -148,8 +176,8 @@ class Picture:
     key: str
     tiles_key: str
     tile_count: int
-    tiles: Callable[[], NDArray[np.float32]]
-    sam_pixels: Callable[[], NDArray[np.float32]]
+    tiles: Pixels
+    sam_pixels: Pixels
     grids: tuple[TokenGrid, ...]
     size: tuple[int, int] = (0, 0)
     region_cells: tuple[NDArray[np.bool_], ...] = ()

@@ -9,12 +9,12 @@ from sa2va_bento.engine.engine import Engine, Outcome
 from sa2va_bento.engine.limits import Limits
 from sa2va_bento.engine.scheduler import Scheduler
 from sa2va_bento.engine.sequence import MaskLogits, Sequence
-from sa2va_bento.types import Picture, TokenGrid
+from sa2va_bento.types import Picture, Pixels, TokenGrid
 
 STOP, BAD, SEG = 0, -1, 7
 MASK = MaskLogits(np.zeros((2, 2), np.float32), 0.5, 0.5)
 NO_PIXELS = np.zeros(0, np.float32)
-PICTURE = Picture("key", "key/1x1", 1, lambda: NO_PIXELS, lambda: NO_PIXELS, (TokenGrid(1, 1),))
+PICTURE = Picture("key", "key/1x1", 1, Pixels(lambda: NO_PIXELS), Pixels(lambda: NO_PIXELS), (TokenGrid(1, 1),))
 
 
 class CountingRunner:

@@ -55,6 +55,10 @@ class FakePredictor:
         self._pool.submit(self._work, exchange, future)
         return future
 
+    def check_room(self, left_s: float) -> None:
+        if self._pending >= self.capacity:
+            raise OverloadedError("the queue is full")
+
     def in_worker(self, work: Callable[[], Made]) -> "Future[Made]":
         return self._pool.submit(work)
 

@@ -18,6 +18,8 @@ from _bentoml_impl.server.app import ServiceAppFactory
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from sa2va_bento.web.gate import Gate
+from sa2va_bento.web.middleware import outer_middlewares
 from sa2va_bento.web.protocol import protocol_of
 from sa2va_bento.web.runtime import Model
 
@@ -61,7 +63,9 @@ def client_of(model: Model | None, **environment: str) -> Iterator[TestClient]:
 def server_of(model: Model | None, **environment: str) -> Iterator[str]:
     """The URL of a service with that model on a free port; it stops with the block."""
     module = load_service(model, **environment)
-    config = uvicorn.Config(asgi_of(module), log_config=None, http=protocol_of(module.settings))
+    config = uvicorn.Config(
+        asgi_of(module), log_config=None, http=protocol_of(module.settings, Gate(module.runtime, outer_middlewares))
+    )
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

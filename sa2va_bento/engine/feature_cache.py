@@ -30,15 +30,20 @@ class FeatureCache(Generic[T]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, key: str) -> T | None:
-        """The features of a content, if they are still here."""
+    def get(self, key: str, otherwise: T | None = None) -> T | None:
+        """The features of a content, if they are still here, or what somebody kept of them."""
         found = self._entries.get(key)
         if found is None:
-            self.misses += 1
-            return None
+            self.misses += otherwise is None
+            self.hits += otherwise is not None
+            return otherwise
         self.hits += 1
         self._entries.move_to_end(key)
         return found
+
+    def peek(self, key: str) -> T | None:
+        """The features of a content, not counted as a use; from any thread."""
+        return self._entries.get(key)
 
     def put(self, key: str, features: T) -> None:
         """Keeps features, unless they alone are larger than the cache."""

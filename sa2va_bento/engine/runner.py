@@ -1,8 +1,9 @@
 """Computes: the only part of the engine that touches the model and its device."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,6 +69,16 @@ class Runner:
         self._states: dict[Sequence, _DeviceState] = {}
         self._rows: list[Sequence] = []  # the sequence of each row in use; rows in use come first
 
+    def pin(self, picture: Picture | None) -> dict[str, Any]:
+        """What the caches have of a picture, for a sequence that begins; from any thread."""
+        if picture is None:
+            return {}
+        found = {
+            picture.tiles_key: self.tile_features.peek(picture.tiles_key),
+            picture.key: self.sam_features.peek(picture.key),
+        }
+        return {key: features for key, features in found.items() if features is not None}
+
     @torch.inference_mode()
     def load_prefixes(self, sequences: list[Sequence]) -> list[int]:
         """Copies the keys and values of prefix cache hits; how many tokens of each prompt they stand for."""
@@ -77,7 +88,8 @@ class Runner:
     def encode(self, sequences: list[Sequence]) -> None:
         """Makes the image tokens of the sequences' pictures, each distinct picture once."""
         pictures = {s.picture.tiles_key: s.picture for s in sequences if s.picture}
-        found = {key: self.tile_features.get(key) for key in pictures}
+        pinned = _pinned(sequences)
+        found = {key: self.tile_features.get(key, pinned.get(key)) for key in pictures}
         fresh = [picture for key, picture in pictures.items() if found[key] is None]
         if fresh:
             pixels = self._to_device(np.concatenate([picture.tiles() for picture in fresh]))
@@ -88,6 +100,7 @@ class Runner:
         for sequence in sequences:
             if sequence.picture:
                 self._state(sequence).image_tokens = _with_regions(found[sequence.picture.tiles_key], sequence.picture)
+                sequence.picture.tiles.let_go()
 
     @torch.inference_mode()
     def prefill(self, sequences: list[Sequence], most: int) -> list[int | None]:
@@ -131,7 +144,9 @@ class Runner:
     def ground(self, sequences: list[Sequence]) -> list[tuple[MaskLogits, ...]]:
         """Masks of the `[SEG]`s read since the last time: pictures encoded together, each once; all `[SEG]`s of all
         sequences in shared decoder batches."""
-        features = self._sam_features([sequence.picture for sequence in sequences if sequence.picture])
+        features = self._sam_features(
+            [sequence.picture for sequence in sequences if sequence.picture], _pinned(sequences)
+        )
         hidden = [self._states[sequence].seg_hidden for sequence in sequences]
         prompts = self.model.seg_prompts(torch.stack([state for states in hidden for state in states]))
         owners = [number for number, states in enumerate(hidden) for _ in states]
@@ -243,10 +258,10 @@ class Runner:
         logits = self.model.language_head(hidden)
         return choose(logits, SamplingBatch.of(sequences, self.device)).tolist()  # the step's one wait for the device
 
-    def _sam_features(self, pictures: list[Picture]) -> ImageFeatures:
+    def _sam_features(self, pictures: list[Picture], pinned: Mapping[str, Any]) -> ImageFeatures:
         """SAM2's features, one row a picture; what is not in the cache is encoded in one batch."""
         distinct = {picture.key: picture for picture in pictures}
-        found = {key: self.sam_features.get(key) for key in distinct}
+        found = {key: self.sam_features.get(key, pinned.get(key)) for key in distinct}
         fresh = [picture for key, picture in distinct.items() if found[key] is None]
         if fresh:
             pixels = self._to_device(np.stack([picture.sam_pixels() for picture in fresh]))
@@ -280,6 +295,10 @@ class Runner:
         if self.device.type == "cuda":
             tensor = tensor.pin_memory()
         return tensor.to(device=self.device, dtype=self.dtype, non_blocking=True)
+
+
+def _pinned(sequences: list[Sequence]) -> dict[str, Any]:
+    return {key: features for sequence in sequences for key, features in sequence.pinned.items()}
 
 
 def _computes(device: torch.device) -> bool:

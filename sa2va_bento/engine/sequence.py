@@ -2,10 +2,10 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,8 @@ class Sequence:
     segs_read: int = 0
     """`[SEG]`s that the language model has read; one that ends the reply is never read and gets no mask."""
     masks: tuple[MaskLogits, ...] = ()
+    pinned: Mapping[str, Any] = field(default_factory=dict)
+    """Features of its picture, by their keys, that the caches had when it came: it has them whatever they drop."""
     context: RequestContext = field(default_factory=RequestContext)
     first_token_at: float | None = None
     """`time.monotonic()` value."""

@@ -4,17 +4,12 @@ Arithmetic that the weights were trained with, to the last bit; the sources of t
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
-from threading import Lock
-from typing import Generic, TypeVar
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-
-T = TypeVar("T")
-
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
@@ -27,20 +22,6 @@ SAM_MEAN = tuple(torch.tensor(IMAGENET_MEAN, dtype=torch.bfloat16).tolist())
 
 
 SAM_STD = tuple(torch.tensor(IMAGENET_STD, dtype=torch.bfloat16).tolist())
-
-
-class Lazy(Generic[T]):
-    """A value that is made once, by whichever thread asks first."""
-
-    def __init__(self, make: Callable[[], T]) -> None:
-        self._make, self._lock = make, Lock()
-        self._made: list[T] = []
-
-    def __call__(self) -> T:
-        with self._lock:
-            if not self._made:
-                self._made.append(self._make())
-            return self._made[0]
 
 
 def content_key(image: Image.Image) -> str:

@@ -155,6 +155,7 @@ async def accept(
     context = context_of(request.scope)
     async with kept(context):
         model = runtime.model
+        model.check_room(context.left_s)  # before anything is read
         fields = await read_fields(request, runtime.settings)
         exchange = exchange_type(request, fields, runtime)
         if runtime.settings.url_hosts:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import zlib
+from collections import deque
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.gzip import GZipMiddleware
@@ -10,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sa2va_bento.errors import BadRequestError, PayloadTooLargeError, UnsupportedMediaError
 from sa2va_bento.web.errors import error_response
+from sa2va_bento.web.memory_budget import MemoryBudget, MemoryShare
 
 PIECE = 256 * 1024
 """Most bytes that are inflated before other requests get a turn."""
@@ -49,10 +51,11 @@ def _with_headers(scope: Scope, changes: dict[str, str | None]) -> Scope:
 
 
 class Decompression:
-    """Inflates gzip bodies as they stream in and refuses them once they are over `limit` bytes."""
+    """Inflates gzip bodies once they have come whole, and refuses them once they are over `limit` bytes: one that never
+    ends holds no more than its client has sent. What is inflated counts against the budget of all bodies."""
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self.app, self._limit = app, limit
+    def __init__(self, app: ASGIApp, limit: int, budget: MemoryBudget) -> None:
+        self.app, self._limit, self._budget = app, limit, budget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -64,37 +67,45 @@ class Decompression:
             error = UnsupportedMediaError("content encoding must be gzip")
             return await error_response(error, scope)(scope, receive, send)
         plain = _with_headers(scope, {"content-encoding": None, "content-length": None})
-        await self.app(plain, _InflatedReceive(receive, self._limit), send)
+        with self._budget.share() as share:
+            await self.app(plain, _InflatedReceive(receive, self._limit, share), send)
 
 
 class _InflatedReceive:
     """A `receive` whose body is inflated, in pieces of `PIECE` bytes at most."""
 
-    def __init__(self, receive: Receive, limit: int) -> None:
-        self._receive, self._limit = receive, limit
+    def __init__(self, receive: Receive, limit: int, share: MemoryShare) -> None:
+        self._receive, self._limit, self._share = receive, limit, share
         self._inflater = Inflater()
+        self._compressed: deque[bytes] = deque()
         self._received = 0
         self._ended = self._finished = False
 
     async def __call__(self) -> Message:
-        while not self._finished:
-            if piece := self._inflater.take():
-                return await self._counted(piece)
-            if self._ended:
-                self._inflater.check_complete()
-                self._finished = True
-                return {"type": "http.request", "body": b"", "more_body": False}
+        while not self._ended:
             message = await self._receive()
             if message["type"] != "http.request":
                 return message
-            self._inflater.feed(message.get("body", b""))
+            self._compressed.append(message.get("body", b""))
             self._ended = not message.get("more_body", False)
-        return await self._receive()
+        if self._finished:
+            return await self._receive()
+        if piece := self._next():
+            return await self._counted(piece)
+        self._inflater.check_complete()
+        self._finished = True
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    def _next(self) -> bytes:
+        while not (piece := self._inflater.take()) and self._compressed:
+            self._inflater.feed(self._compressed.popleft())
+        return piece
 
     async def _counted(self, piece: bytes) -> Message:
         self._received += len(piece)
         if self._received > self._limit:
             raise PayloadTooLargeError(f"the inflated body is over the limit of {self._limit / 2**20:g} MiB")
+        self._share.take(len(piece))
         await asyncio.sleep(0)
         return {"type": "http.request", "body": piece, "more_body": True}
 

@@ -1,4 +1,4 @@
-"""ASGI layers around every route, outermost first: CORS, encodings, request id, errors, keys, admission, body."""
+"""ASGI layers around every route, outermost first: CORS, encodings, arrival, errors, keys, body."""
 
 import logging
 import re
@@ -12,25 +12,41 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sa2va_bento import metrics
-from sa2va_bento.errors import OverloadedError, PayloadTooLargeError, Sa2VAError, UnsupportedMediaError
+from sa2va_bento.errors import PayloadTooLargeError, Sa2VAError, UnsupportedMediaError
 from sa2va_bento.settings import Settings
 from sa2va_bento.types import RequestContext
 from sa2va_bento.web.access import Access
 from sa2va_bento.web.content_encoding import Compression, Decompression
 from sa2va_bento.web.endpoints import OPEN_PATHS, OTHER, QUIET, route_of
 from sa2va_bento.web.errors import contract_error, error_response
+from sa2va_bento.web.memory_budget import MemoryBudget
 from sa2va_bento.web.statuses import status_of
 
 access_log = logging.getLogger("sa2va_bento.access")
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 REQUEST_ID = "X-Request-ID"
+MOST_DIGITS = 18
+"""Of a body's length: Python refuses to read thousands of them."""
 PICKLE = "application/vnd.bentoml+pickle"
 _CLEAN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 def middlewares(settings: Settings) -> Iterator[tuple[type, dict[str, Any]]]:
     """Classes and their options, outermost first."""
+    cors, arrival = outer_middlewares(settings)
+    yield cors
+    yield Compression, {}
+    yield arrival
+    yield ErrorShape, {}
+    yield Access, {"keys": settings.keys, "per_minute": settings.rate_limit, "open_paths": OPEN_PATHS}
+    budget = MemoryBudget(int(settings.max_queue_mb * 2**20))
+    yield BodyLimit, {"limit": settings.max_body_bytes, "budget": budget}
+    yield Decompression, {"limit": settings.max_body_bytes, "budget": budget}
+
+
+def outer_middlewares(settings: Settings) -> Iterator[tuple[type, dict[str, Any]]]:
+    """Those that every answer passes, a refusal at the gate too."""
     origins = [origin.strip() for origin in settings.cors_origins.split(",") if origin.strip()]
     exposed = [REQUEST_ID, "Retry-After"]
     yield (
@@ -42,18 +58,7 @@ def middlewares(settings: Settings) -> Iterator[tuple[type, dict[str, Any]]]:
             "expose_headers": exposed,
         },
     )
-    yield Compression, {}
     yield Arrival, {"timeout_s": settings.timeout_s}
-    yield ErrorShape, {}
-    yield Access, {"keys": settings.keys, "per_minute": settings.rate_limit, "open_paths": OPEN_PATHS}
-    yield InFlightLimit, {"limit": in_flight_limit(settings)}
-    yield BodyLimit, {"limit": settings.max_body_bytes}
-    yield Decompression, {"limit": settings.max_body_bytes}
-
-
-def in_flight_limit(settings: Settings) -> int:
-    """Requests whose bodies may be held at once: those that may wait, and as many that are read or answered."""
-    return 2 * settings.max_queue + 16
 
 
 class Arrival:
@@ -151,54 +156,35 @@ class _Shaper:
         await self._send({"type": "http.response.body", "body": body})
 
 
-class InFlightLimit:
-    """Turns POST requests away, before their bodies are read, when too many are under way."""
-
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self.app, self._limit, self._count = app, limit, 0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST":
-            return await self.app(scope, receive, send)
-        if self._count >= self._limit:
-            error = OverloadedError(f"{self._count} requests are under way already; try again later")
-            return await error_response(error, scope)(scope, receive, send)
-        self._count += 1
-        try:
-            await self.app(scope, receive, send)
-        finally:
-            self._count -= 1
-
-
 class BodyLimit:
-    """Refuses bodies over `limit` bytes: by their announced length at once, else while they stream in.
+    """Refuses bodies over `limit` bytes: by their announced length at once, else while they stream in. All bodies
+    together have a budget.
 
     BentoML's pickled bodies are refused here too; it would do so itself, but with a traceback in the log.
     """
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self.app, self._limit = app, limit
+    def __init__(self, app: ASGIApp, limit: int, budget: MemoryBudget) -> None:
+        self.app, self._limit, self._budget = app, limit, budget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         if refusal := self._refusal(Headers(scope=scope)):
             return await error_response(refusal, scope)(scope, receive, send)
-        received = 0
+        with self._budget.share() as share:
 
-        async def receive_counted() -> Message:
-            nonlocal received
-            message = await receive()
-            received += len(message.get("body", b""))
-            if received > self._limit:
-                raise self._too_large()
-            return message
+            async def receive_counted() -> Message:
+                message = await receive()
+                share.take(len(message.get("body", b"")))
+                if share.taken > self._limit:
+                    raise self._too_large()
+                return message
 
-        await self.app(scope, receive_counted, send)
+            await self.app(scope, receive_counted, send)
 
     def _refusal(self, headers: Headers) -> Sa2VAError | None:
         length = headers.get("content-length", "")
-        if length.isdecimal() and int(length) > self._limit:
+        if length.isdecimal() and (len(length) > MOST_DIGITS or int(length) > self._limit):
             return self._too_large()
         if headers.get("content-type", "").startswith(PICKLE):
             return UnsupportedMediaError("pickled bodies are never read")

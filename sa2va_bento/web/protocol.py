@@ -13,6 +13,7 @@ import socket
 import struct
 import sys
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
 import uvicorn.config
@@ -48,6 +49,8 @@ class GuardedProtocol(H11Protocol):
     write_timeout_s: ClassVar[float] = 30.0
     max_connections: ClassVar[int] = 1000
     by_address: ClassVar[Counter[str]] = Counter()
+    gate: ClassVar[Callable[[Any], Any]] = lambda scope: None
+    """Gives the application that refuses a request at once, if one does."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
@@ -123,7 +126,8 @@ class GuardedProtocol(H11Protocol):
             await send(message)
 
         scope["state"][HALF_CLOSED] = self._half_closed  # a stream finds out by itself whether somebody reads
-        await self._application(scope, receive, send_last)  # pyright: ignore[reportArgumentType]
+        refuser = type(self).gate(scope)
+        await (refuser or self._application)(scope, receive, send_last)  # pyright: ignore[reportArgumentType]
 
     @property
     def must_linger(self) -> bool:
@@ -218,17 +222,18 @@ class _Transport:
             self._transport.close()
 
 
-def protocol_of(settings: Settings) -> type[GuardedProtocol]:
-    """The protocol with the limits of the settings."""
+def protocol_of(settings: Settings, gate: Callable[[Any], Any] | None = None) -> type[GuardedProtocol]:
+    """The protocol with the limits of the settings, and a gate."""
     limits = {
         "head_timeout_s": settings.head_timeout_s,
         "write_timeout_s": settings.write_timeout_s,
         "max_connections": settings.max_connections,
         "by_address": Counter(),
+        "gate": staticmethod(gate or (lambda scope: None)),
     }
     return type("Protocol", (GuardedProtocol,), limits)
 
 
-def install(settings: Settings) -> None:
+def install(settings: Settings, gate: Callable[[Any], Any] | None = None) -> None:
     """Makes uvicorn, which BentoML starts with the protocol of its choice ("auto"), choose this one."""
-    uvicorn.config.HTTP_PROTOCOLS["auto"] = protocol_of(settings)  # pyright: ignore[reportArgumentType]
+    uvicorn.config.HTTP_PROTOCOLS["auto"] = protocol_of(settings, gate)  # pyright: ignore[reportArgumentType]

@@ -97,8 +97,8 @@ def test_cancellations_in_the_middle_disturb_nobody(alone: list[Prediction], cro
 
 
 def test_beyond_the_queue_requests_are_refused_at_once_and_taken_again_later(wandering: Path) -> None:
-    predictor = Predictor.load(Settings(model_path=str(wandering), max_queue=2, context=2048))
-    accepted = [predictor.submit(PredictRequest("tell me", max_new_tokens=200)) for _ in range(2)]
+    predictor = Predictor.load(Settings(model_path=str(wandering), slots=1, max_queue=2, context=2048))
+    accepted = [predictor.submit(PredictRequest("tell me", max_new_tokens=200)) for _ in range(3)]  # one runs
     with pytest.raises(OverloadedError) as refusal:
         predictor.submit(PredictRequest("and me"))
     assert (refusal.value.status, refusal.value.retry_after_s) == (503, 1)

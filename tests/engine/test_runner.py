@@ -11,7 +11,7 @@ from sa2va_bento.engine.runner import Runner
 from sa2va_bento.engine.sequence import Sequence
 from sa2va_bento.model.loading.checkpoint import Placement, load_model
 from sa2va_bento.settings import NANO_PATH
-from sa2va_bento.types import Picture, TokenGrid
+from sa2va_bento.types import Picture, Pixels, TokenGrid
 
 CPU = torch.device("cpu")
 
@@ -51,7 +51,7 @@ def test_kept_features_hold_no_others_memory(runner: Runner) -> None:
 
     def picture(key: str) -> Picture:
         pixels = np.zeros((1, 3, side, side), np.float32)
-        return Picture(key, key, 1, lambda: pixels, lambda: pixels[0], (TokenGrid(1, 1),))
+        return Picture(key, key, 1, Pixels(lambda: pixels), Pixels(lambda: pixels[0]), (TokenGrid(1, 1),))
 
     runner.encode([Sequence((5,), picture(key), 1, frozenset()) for key in "abc"])
     for key in "abc":

@@ -32,7 +32,7 @@ from sa2va_bento.model.registry import parse_config
 from sa2va_bento.model.tracking import track
 from sa2va_bento.processing.masks import low_res_to_mask
 from sa2va_bento.processing.prompt import PictureTokens, build_prompt
-from sa2va_bento.types import Picture, TokenGrid
+from sa2va_bento.types import Picture, Pixels, TokenGrid
 from tests.parity.goldens import (
     GOLDEN,
     iou,
@@ -86,7 +86,7 @@ def test_hidden_states_and_greedy_ids_are_those_of_the_pinned_version(name: str)
 
 def pictures_of(tiles: list[NDArray[np.float32]], grids: tuple[TokenGrid, ...]) -> Picture:
     """Images that the language model sees one after the other; SAM2 does not see them."""
-    return Picture("key", "tiles", len(grids), lambda: np.concatenate(tiles), lambda: tiles[0], grids)
+    return Picture("key", "tiles", len(grids), Pixels(lambda: np.concatenate(tiles)), Pixels(lambda: tiles[0]), grids)
 
 
 def generate(runner: Runner, sequence: Sequence, piece: int) -> list[int]:

@@ -127,21 +127,36 @@ def test_a_full_queue_answers_at_once_and_recovers() -> None:
         assert post(client).status_code == 200
 
 
-def test_too_many_bodies_are_refused_before_they_are_read() -> None:
-    model = FakePredictor(capacity=1000)
-    with server_of(model, SA2VA_MAX_QUEUE="1") as url, ThreadPoolExecutor(18) as pool:
+def test_bodies_have_a_budget_of_memory() -> None:
+    model = FakePredictor()
+    large = {**GOOD, "prompt": "x" * 400_000}
+    with (
+        server_of(model, SA2VA_MAX_QUEUE_MB="1", SA2VA_MAX_PROMPT_TOKENS="100000") as url,
+        ThreadPoolExecutor(3) as pool,
+    ):
         model.gate.clear()
-        waiting = [post_apart(pool, url) for _ in range(18)]
-        model.wait_for_requests(18)
-        with httpx.Client(base_url=url) as client:
-            refused = post(client)
-            assert refused.status_code == 503
-            assert "18 requests are under way" in refused.json()["error"]
-            assert int(refused.headers["retry-after"]) >= 1
-            assert client.get("/livez").status_code == 200
-            model.gate.set()
-            assert [answer.result().status_code for answer in waiting] == [200] * 18
-            assert post(client).status_code == 200
+        waiting = [pool.submit(lambda: httpx.post(f"{url}/process", json=large, timeout=20)) for _ in range(2)]
+        model.wait_for_requests(2)
+        refused = httpx.post(f"{url}/process", json=large)
+        assert refused.status_code == 503
+        assert "take all memory" in refused.json()["error"]
+        assert httpx.get(f"{url}/livez").status_code == 200
+        model.gate.set()
+        assert [answer.result().status_code for answer in waiting] == [200] * 2
+        assert httpx.post(f"{url}/process", json=large).status_code == 200
+
+
+def test_a_full_house_refuses_at_the_gate_and_says_who_asked() -> None:
+    model = FakePredictor(capacity=0)
+    with server_of(model) as url, httpx.Client(base_url=url) as client:
+        headers = {"X-Request-ID": "mine-7", "Origin": "http://page.example"}
+        refused = client.post("/process", json=GOOD, headers=headers)
+        assert (refused.status_code, refused.headers["x-request-id"]) == (503, "mine-7")
+        assert refused.json() == {"error": "the queue is full", "request_id": "mine-7"}
+        assert refused.headers["access-control-allow-origin"] == "*"
+        assert int(refused.headers["retry-after"]) >= 1
+        chat = client.post("/v1/chat/completions", json={"messages": []})
+        assert (chat.status_code, chat.json()["error"]["type"]) == (503, "server_error")
 
 
 def test_past_the_deadline_504_and_the_model_is_told() -> None:

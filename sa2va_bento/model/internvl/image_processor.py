@@ -19,13 +19,12 @@ from sa2va_bento.model.internvl.config import InternVLConfig, TileSpec
 from sa2va_bento.model.pixels import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    Lazy,
     channels,
     content_key,
     sam_pixels,
     to_tensor,
 )
-from sa2va_bento.types import Picture, TokenGrid
+from sa2va_bento.types import Picture, Pixels, TokenGrid
 
 
 class TileGrid(NamedTuple):
@@ -56,8 +55,8 @@ def process_image(
         key=key,
         tiles_key=f"{key}/{grid.columns}x{grid.rows}",
         tile_count=count,
-        tiles=Lazy(lambda: torch.stack([tile_pixels(tile) for tile in cut_tiles(image, config.tiles, grid)]).numpy()),
-        sam_pixels=Lazy(lambda: sam_pixels(image, config.sam2_shape.image_size).numpy()),
+        tiles=Pixels(lambda: torch.stack([tile_pixels(tile) for tile in cut_tiles(image, config.tiles, grid)]).numpy()),
+        sam_pixels=Pixels(lambda: sam_pixels(image, config.sam2_shape.image_size).numpy()),
         size=image.size,
         grids=(TokenGrid(config.cells_per_side, config.cells_per_side),) * count,
         region_cells=tuple(cells),

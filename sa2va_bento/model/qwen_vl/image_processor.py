@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from sa2va_bento.errors import BadRequestError
-from sa2va_bento.model.pixels import Lazy, content_key, sam_pixels
+from sa2va_bento.model.pixels import content_key, sam_pixels
 from sa2va_bento.model.qwen_vl.config import TILE, QwenVLConfig
-from sa2va_bento.types import Picture, TokenGrid
+from sa2va_bento.types import Picture, Pixels, TokenGrid
 
 UNIT = 28
 FIRST_PIXELS = (4 * UNIT**2, 16384 * UNIT**2)
@@ -49,8 +49,8 @@ def process_image(
         key=key,
         tiles_key=f"{key}/{columns}x{rows}",
         tile_count=math.ceil(second[0] * second[1] / TILE**2),
-        tiles=Lazy(lambda: to_patches(_resize(_resize(image, first), second), config).numpy()),
-        sam_pixels=Lazy(lambda: sam_pixels(image, config.sam2_shape.image_size).numpy()),
+        tiles=Pixels(lambda: to_patches(_resize(_resize(image, first), second), config).numpy()),
+        sam_pixels=Pixels(lambda: sam_pixels(image, config.sam2_shape.image_size).numpy()),
         size=image.size,
         grids=(TokenGrid(rows, columns),),
     )
