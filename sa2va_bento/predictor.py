@@ -219,6 +219,7 @@ class _Task(Generic[Rendered]):
         self._processor, self._runner, self._engine = processor, runner, engine
         self._workers = workers
         self._segments: tuple[Segment, ...] = ()
+        self._told = ""
 
     def prepare(self) -> None:
         """By a worker: pixels and prompt, then over to the engine."""
@@ -293,7 +294,7 @@ class _Task(Generic[Rendered]):
             prediction = self._predict(generation)
             self._check_wanted()
             if self._is_watched:
-                self._tell_text(self._detokenizer.rest())
+                self._tell_text(prediction.result.removeprefix(self._told))
             rendered = self._exchange.render(prediction)
         except BaseException as error:
             self._fail(error)
@@ -309,6 +310,7 @@ class _Task(Generic[Rendered]):
 
     def _tell_text(self, text: str) -> None:
         if text:
+            self._told += text
             self._tell(TextDelta(text))
 
     def _tell(self, event: StreamEvent) -> None:

@@ -90,7 +90,8 @@ class Sequence:
     """Reply ids so far, the stop token included once it came."""
     has_stopped: bool = False
     segs_read: int = 0
-    """`[SEG]`s that the language model has read; one that ends the reply is never read and gets no mask."""
+    """`[SEG]`s that the language model has read."""
+    is_last_seg_read: bool = False
     masks: tuple[MaskLogits, ...] = ()
     pinned: Mapping[str, Any] = field(default_factory=dict)
     """Features of its picture, by their keys, that the caches had when it came: it has them whatever they drop."""
@@ -116,8 +117,20 @@ class Sequence:
         return len(self.prompt_ids) - self.prefilled
 
     @property
+    def is_full(self) -> bool:
+        """Whether the reply has as many tokens as it may."""
+        return len(self.output_ids) >= self.max_new_tokens
+
+    @property
     def is_complete(self) -> bool:
-        return self.has_stopped or len(self.output_ids) >= self.max_new_tokens
+        return self.has_stopped or (self.is_full and not self.has_seg_to_read)
+
+    @property
+    def has_seg_to_read(self) -> bool:
+        """Whether the reply is cut off right at a `[SEG]`: it is read, too, since its state there prompts its mask.
+        (Upstream leaves such a marker without a mask.)"""
+        ends_with_seg = bool(self.output_ids) and self.output_ids[-1] == self.seg_id
+        return self.is_full and ends_with_seg and self.picture is not None and not self.is_last_seg_read
 
     @property
     def is_decoding(self) -> bool:
@@ -154,7 +167,11 @@ class Sequence:
             self.is_encoded = True
 
     def append(self, token: int) -> None:
-        """Adds the reply's next token and notes whether it ends the reply."""
+        """Adds the reply's next token and notes whether it ends the reply. What follows a `[SEG]` that was read for its
+        mask alone is not part of it."""
+        if self.has_seg_to_read:
+            self.segs_read, self.is_last_seg_read = self.segs_read + 1, True
+            return
         self.segs_read += bool(self.output_ids) and self.output_ids[-1] == self.seg_id
         self.output_ids.append(token)
         if self.first_token_at is None:

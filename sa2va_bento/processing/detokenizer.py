@@ -27,10 +27,6 @@ class Detokenizer:
             return self._take(len(self._held[: min(places)].rstrip()))
         return self._take(len(self._held) - self._uncertain())
 
-    def rest(self) -> str:
-        """What was held back, once the reply is complete."""
-        return "" if self._stopped else self._held.rstrip()
-
     def _take(self, length: int) -> str:
         certain, self._held = self._held[:length], self._held[length:]
         self._started = self._started or bool(certain)

@@ -3,10 +3,11 @@
 Field names and shapes are the HTTP contract; the descriptions below are its documentation (`/docs.json`).
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from sa2va_bento.errors import BadRequestError
 
@@ -14,10 +15,24 @@ MaskFormat = Literal["rle", "png", "polygon", "none"]
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Whole = Annotated[int, Field(strict=True, ge=0)]
-Text = Annotated[str, Field(strict=True)]
+
+
+def _well_formed(text: str) -> str:
+    """JSON can write half of a character (a lone surrogate), which no encoding can."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError("holds half of a character") from None
+    return text
+
+
+Text = Annotated[str, Field(strict=True), AfterValidator(_well_formed)]
 Parsed = TypeVar("Parsed", bound=BaseModel)
 MAX_POLYGON_POINTS = 10_000
 MAX_TURNS = 64
+MAX_REGIONS = 1024
+"""Whatever the operator allows."""
 _MOST_NAMED = 8
 
 EXAMPLE_PICTURE = (
@@ -78,7 +93,7 @@ class RleRegion(_Model):
 
     format: Literal["rle"] = Field(default="rle", description="May be left out")
     size: tuple[Whole, Whole] = Field(description="[height, width], the picture's", examples=[[480, 640]])
-    counts: Text | list[Annotated[int, Field(strict=True)]] = Field(
+    counts: Text | Annotated[list[Annotated[int, Field(strict=True)]], Field(fail_fast=True)] = Field(
         description="Compressed run lengths (text) or the list of runs", examples=["Q1??MI5Ja05"]
     )
 
@@ -109,7 +124,7 @@ class Region(_Model):
     box: tuple[Number, Number, Number, Number] | None = Field(
         default=None, description="[x, y, w, h]", examples=[[100, 50, 200, 120]]
     )
-    polygon: list[tuple[Number, Number]] | None = Field(
+    polygon: Annotated[list[tuple[Number, Number]], Field(fail_fast=True)] | None = Field(
         default=None,
         description="Corners [x, y]; the last joins the first",
         examples=[[[10, 10], [200, 10], [90, 150]]],
@@ -141,12 +156,13 @@ class ProcessRequest(_Model):
     mask_threshold: Number = Field(
         default=0.5, ge=0, le=1, description="Probability above which a pixel belongs to a mask", examples=[0.5]
     )
-    regions: list[Region] = Field(
+    regions: Annotated[list[Region], Field(fail_fast=True)] = Field(
         default=[],
         description="Visual prompts; the prompt speaks of them as region1, region2, ...",
         examples=[[{"box": [10, 6, 12, 12]}]],
+        max_length=MAX_REGIONS,
     )
-    history: list[HistoryTurn] = Field(
+    history: Annotated[list[HistoryTurn], Field(fail_fast=True)] = Field(
         default=[],
         description="Earlier turns, oldest first",
         examples=[[{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]],
@@ -278,22 +294,36 @@ def parse_fields(schema: type[Parsed], fields: Mapping[str, object]) -> tuple[Pa
     try:
         request = schema.model_validate({name: value for name, value in fields.items() if value is not None})
     except ValidationError as error:
-        raise BadRequestError(describe(error)) from None
+        raise BadRequestError(describe(error, fields)) from None
     return request, _warnings(fields, schema)
 
 
-def describe(error: ValidationError) -> str:
-    """The problems of a validation in one line, by field; no value of the client's is repeated."""
+def describe(error: ValidationError, fields: Mapping[str, object]) -> str:
+    """The problems of a validation in one line, by field; no value of the client's is repeated, nor a name of ours."""
     problems = error.errors(include_url=False, include_input=False, include_context=False)
-    lines = [f"{_field_name(problem['loc'])}: {problem['msg'].lower()}" for problem in problems[:_MOST_NAMED]]
-    more = [f"and {len(problems) - _MOST_NAMED} more"] if len(problems) > _MOST_NAMED else []
-    return "; ".join(lines + more)
+    by_field: dict[str, str] = {}
+    for problem in problems:
+        by_field.setdefault(_field_name(problem["loc"], fields), _message(problem["msg"]))
+    lines = [f"{name}: {message}" for name, message in by_field.items()]
+    more = [f"and {len(lines) - _MOST_NAMED} more"] if len(lines) > _MOST_NAMED else []
+    return "; ".join(lines[:_MOST_NAMED] + more)
 
 
-def _field_name(location: tuple[int | str, ...]) -> str:
-    name = ""
-    for part in location:
-        name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else part
+def _message(said: str) -> str:
+    return re.sub(r" or instance of \w+", "", said.removeprefix("Value error, ")).lower()
+
+
+def _field_name(location: tuple[int | str, ...], fields: object) -> str:
+    """The path of a value in the request as it came. Pydantic's also names the kinds of value that it tried."""
+    name, value = "", fields
+    for place, part in enumerate(location):
+        if isinstance(part, int):
+            if isinstance(value, list):
+                name += f"[{part}]"
+                value = value[part] if part < len(value) else None
+        elif isinstance(value, Mapping) and (part in value or place == len(location) - 1):
+            name += f".{part}" if name else part
+            value = value.get(part)
     return name or "body"
 
 

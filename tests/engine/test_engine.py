@@ -174,11 +174,12 @@ def test_timings_name_the_stages() -> None:
     assert set(outcome.timings_ms) == {"queue", "encode", "prefill", "decode", "segment", "total"}
 
 
-def test_every_seg_that_was_read_has_a_mask_and_one_that_ends_the_reply_has_none() -> None:
+def test_every_seg_has_a_mask_also_one_at_which_the_reply_is_cut_off() -> None:
     whole, cut = Bench().run(sequence(9), sequence(9, max_new_tokens=3))
     assert isinstance(whole, Generation)
     assert isinstance(cut, Generation)
-    assert (len(whole.masks), len(cut.masks)) == (1, 0)
+    assert (len(whole.masks), len(cut.masks)) == (1, 1)
+    assert (cut.completion_tokens, cut.finish_reason) == (3, "length")
     assert cut.output_ids[-1] == SEG
 
 

@@ -9,6 +9,7 @@ import pytest
 from sa2va_bento.model.loading.tokenizers import PromptTokenizer
 from sa2va_bento.predictor import Predictor
 from sa2va_bento.processing.detokenizer import Detokenizer
+from sa2va_bento.processing.reply import parse_reply
 from sa2va_bento.processing.workers import SerialQueue, WorkerPool
 from sa2va_bento.settings import Settings
 from sa2va_bento.types import PredictRequest, SegmentReady, StreamEvent, TextDelta
@@ -23,9 +24,10 @@ def tokenizer() -> PromptTokenizer:
 
 
 def told(tokenizer: PromptTokenizer, text: str, *stop: str) -> list[str]:
-    reply = Detokenizer(tokenizer, stop)
-    deltas = [reply.push(token) for token in tokenizer.encode([text])]
-    return [delta for delta in (*deltas, reply.rest()) if delta]
+    reply, ids = Detokenizer(tokenizer, stop), tokenizer.encode([text])
+    deltas = [reply.push(token) for token in ids]
+    rest = parse_reply(tokenizer, ids, stop).result.removeprefix("".join(deltas))
+    return [delta for delta in (*deltas, rest) if delta]
 
 
 @pytest.mark.parametrize(
@@ -50,6 +52,14 @@ def test_deltas_add_up_to_the_reply(
 
 def test_only_whole_characters_are_told(tokenizer: PromptTokenizer) -> None:
     assert told(tokenizer, "ab🙂") == ["a", "b", "🙂"]  # the byte tokenizer takes four tokens for the last
+
+
+def test_a_reply_that_ends_inside_a_character_is_told_as_it_is(tokenizer: PromptTokenizer) -> None:
+    reply, ids = Detokenizer(tokenizer), tokenizer.encode(["ab🙂"])[:-1]
+    told_so_far = "".join(reply.push(token) for token in ids)
+    whole = parse_reply(tokenizer, ids).result
+    assert whole.startswith(told_so_far)
+    assert whole != told_so_far
 
 
 def test_jobs_of_a_serial_queue_run_in_order_one_at_a_time() -> None:

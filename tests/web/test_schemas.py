@@ -54,9 +54,9 @@ def test_a_refusal_names_every_field_and_repeats_no_value() -> None:
 
 
 def test_a_refusal_stays_short() -> None:
-    with pytest.raises(BadRequestError, match="and 93 more") as caught:
+    with pytest.raises(BadRequestError) as caught:
         parse_process_request({**GOOD, "regions": [{"box": 1}] * 101})
-    assert len(caught.value.message) < 1000
+    assert caught.value.message == "regions[0].box: input should be a valid tuple"  # the first of a list
 
 
 def test_every_field_is_documented() -> None:

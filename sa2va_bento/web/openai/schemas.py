@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from sa2va_bento.web.schemas import MAX_TURNS, Count, MaskFormat, Number, Region, SegmentOut, Text
+from sa2va_bento.web.schemas import MAX_REGIONS, MAX_TURNS, Count, MaskFormat, Number, Region, SegmentOut, Text
 
 MAX_MESSAGES = 2 * MAX_TURNS
+MAX_PARTS = 256
 FinishReason = Literal["stop", "length"]
 
 
@@ -82,9 +83,12 @@ class Message(_Model):
     """One message of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant"] = Field(description="Who speaks", examples=["user"])
-    content: Annotated[list[Part], BeforeValidator(_as_parts, json_schema_input_type=str | list[Part] | None)] = Field(
-        default=[], description="Text, or parts of text and pictures", examples=["What is in the picture?"]
-    )
+    content: Annotated[
+        list[Part],
+        Field(fail_fast=True),
+        Field(max_length=MAX_PARTS),
+        BeforeValidator(_as_parts, json_schema_input_type=str | list[Part] | None),
+    ] = Field(default=[], description="Text, or parts of text and pictures", examples=["What is in the picture?"])
 
 
 class StreamOptions(_Model):
@@ -101,7 +105,9 @@ class ChatRequest(_Model):
     model: Text | None = Field(
         default=None, description="The served model's name, its last part, or `sa2va`", examples=["sa2va-nano"]
     )
-    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES, description="Oldest first, the user's last")
+    messages: Annotated[list[Message], Field(fail_fast=True)] = Field(
+        min_length=1, max_length=MAX_MESSAGES, description="Oldest first, the user's last"
+    )
     max_completion_tokens: Count | None = Field(default=None, description="Most tokens of the reply", examples=[256])
     max_tokens: Count | None = Field(default=None, description="Old name of `max_completion_tokens`", examples=[256])
     stop: Annotated[
@@ -120,10 +126,11 @@ class ChatRequest(_Model):
     mask_threshold: Number = Field(
         default=0.5, ge=0, le=1, description="Probability above which a pixel belongs to a mask", examples=[0.5]
     )
-    regions: list[Region] = Field(
+    regions: Annotated[list[Region], Field(fail_fast=True)] = Field(
         default=[],
         description="Visual prompts; the messages speak of them as region1, region2, ...",
         examples=[[{"box": [100, 50, 200, 120]}]],
+        max_length=MAX_REGIONS,
     )
     max_tiles: Count | None = Field(default=None, description="Most tiles the picture is cut into", examples=[12])
 

@@ -86,7 +86,7 @@ def test_roles_are_not_text() -> None:
         ([("user", [{"text": "hi"}])], "type must be text or image_url"),
         ([("user", ["hi"])], "messages[0].content[0]"),
         ([("user", 7)], "messages[0].content"),
-        ([("user", [{"type": "text", "text": None}])], "messages[0].content[0].text.text"),
+        ([("user", [{"type": "text", "text": None}])], "messages[0].content[0].text"),
         ([("user", [{"type": "image_url"}, text("a")])], "image_url: field required"),
         ([("user", "a")] * 129, "messages"),
         ([], "messages"),
