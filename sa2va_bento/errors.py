@@ -12,6 +12,8 @@ class Sa2VAError(Exception):
     status = 500
     reason = "internal"
     code: str | None = None
+    openai_status: int | None = None
+    """Where OpenAI's API has another one."""
     retry_after_s: int | None = None
 
     def __init__(self, message: str) -> None:
@@ -46,6 +48,13 @@ class PayloadTooLargeError(Sa2VAError):
 
     status = 413
     reason = "too_large"
+
+
+class PromptTooLongError(PayloadTooLargeError):
+    """A prompt with more tokens than the model or the service takes. OpenAI's clients know it by a status of 400."""
+
+    code = "context_length_exceeded"
+    openai_status = 400
 
 
 class UnsupportedMediaError(Sa2VAError):

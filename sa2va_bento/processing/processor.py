@@ -11,7 +11,7 @@ from hashlib import blake2b
 
 from sa2va_bento.engine.limits import limits_of
 from sa2va_bento.engine.sequence import Generation, MaskLogits, Prefix, Sequence
-from sa2va_bento.errors import BadRequestError, CheckpointError, PayloadTooLargeError
+from sa2va_bento.errors import BadRequestError, CheckpointError, PromptTooLongError
 from sa2va_bento.model.chat_template import SEG
 from sa2va_bento.model.config import CheckpointConfig
 from sa2va_bento.model.loading.tokenizers import PromptTokenizer
@@ -52,7 +52,7 @@ class Processor:
 
         Raises:
             BadRequestError: the prompt is empty, or there are regions but no picture or no model to read them.
-            PayloadTooLargeError: the prompt has more tokens than the service or the model takes.
+            PromptTooLongError: the prompt has more tokens than the service or the model takes.
         """
         if not request.prompt.strip():
             raise BadRequestError("prompt is empty")
@@ -126,7 +126,7 @@ class Processor:
     def _sequence(self, request: PredictRequest, ids: list[int], picture: Picture | None) -> Sequence:
         limit = min(self._settings.max_prompt_tokens, self._context - 1)
         if len(ids) > limit:
-            raise PayloadTooLargeError(f"the prompt has {len(ids)} tokens, at most {limit} are taken")
+            raise PromptTooLongError(f"the prompt has {len(ids)} tokens, at most {limit} are taken")
         most, deadline = self._settings.max_new_tokens, request.context.deadline
         return Sequence(
             prompt_ids=tuple(ids),

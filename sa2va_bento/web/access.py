@@ -3,7 +3,8 @@
 import hashlib
 import hmac
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -11,6 +12,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sa2va_bento.errors import RateLimitedError, UnauthorizedError
 from sa2va_bento.web.errors import error_response
 from sa2va_bento.web.rate_limit import TokenBuckets
+
+Network = IPv4Network | IPv6Network
+
+MOST_WRONG_KEYS = 30
+"""A minute, of an address."""
+PEER = "peer"
+"""Name in a request's state of the other end of its connection, whatever its headers say."""
 
 
 class KeyRing:
@@ -30,12 +38,21 @@ class KeyRing:
 
 
 class Access:
-    """Answers 401 to requests without a key where keys are set, and 429 to callers over their rate."""
+    """Answers 401 to requests without a key where keys are set, and 429 to callers over their rate. Wrong keys are
+    limited, too, by address: nobody guesses at leisure."""
 
-    def __init__(self, app: ASGIApp, keys: Iterable[str], per_minute: int | None, open_paths: frozenset[str]) -> None:
-        self.app, self._open_paths = app, open_paths
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: Iterable[str],
+        per_minute: int | None,
+        open_paths: frozenset[str],
+        proxies: Sequence[Network] = (),
+    ) -> None:
+        self.app, self._open_paths, self._proxies = app, open_paths, tuple(proxies)
         self._keys = KeyRing(keys)
         self._rate = TokenBuckets(per_minute) if per_minute else None
+        self._wrong_keys = TokenBuckets(MOST_WRONG_KEYS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or self._is_open(scope):
@@ -58,13 +75,31 @@ class Access:
     def _caller(self, scope: Scope) -> str:
         """Whose rate a request counts for: its key's or, where no keys are set, its address's."""
         if not self._keys:
-            client = scope.get("client")
-            return f"address {client[0]}" if client else "unknown"
+            return f"address {client_address(scope, self._proxies)}"
         found = [self._keys.find(key) for key in _given_keys(Headers(scope=scope))]
         known = [place for place in found if place is not None]
-        if not known:
-            raise UnauthorizedError("a wrong key" if found else "a key is needed: Authorization: Bearer or X-API-Key")
-        return f"key {known[0]}"
+        if known:
+            return f"key {known[0]}"
+        if wait_s := self._wrong_keys.take(client_address(scope, self._proxies)):
+            raise RateLimitedError("too many wrong keys; try again later", math.ceil(wait_s))
+        raise UnauthorizedError("a wrong key" if found else "a key is needed: Authorization: Bearer or X-API-Key")
+
+
+def client_address(scope: Scope, proxies: Sequence[Network]) -> str:
+    """Where a request comes from: its peer or, where that is one of the operator's proxies, the last address in
+    `X-Forwarded-For` that is none. What others write into that header is not believed."""
+    peer = str(scope.get("state", {}).get(PEER) or (scope.get("client") or ("unknown",))[0])
+    forwarded = ",".join(Headers(scope=scope).getlist("x-forwarded-for")).split(",") if proxies else []
+    while forwarded and _is_one_of(peer, proxies):
+        peer = forwarded.pop().strip()
+    return peer
+
+
+def _is_one_of(address: str, networks: Sequence[Network]) -> bool:
+    try:
+        return any(ip_address(address) in network for network in networks)
+    except ValueError:
+        return False
 
 
 def _given_keys(headers: Headers) -> list[bytes]:

@@ -33,14 +33,18 @@ def error_response(error: Exception, scope: Scope) -> JSONResponse:
     headers = {} if known.retry_after_s is None else {"Retry-After": str(known.retry_after_s)}
     if known.status == 401:
         headers["WWW-Authenticate"] = 'Bearer realm="sa2va"'
-    return JSONResponse(error_body(known, scope), known.status, headers)
+    return JSONResponse(error_body(known, scope), _status(known, scope), headers)
 
 
 def error_body(error: Sa2VAError, scope: Scope) -> dict[str, object]:
     """What a client is told of an error, in the shape of the route that it asked."""
     if speaks_openai(scope):
-        return openai_error(error.status, error.message, error.code)
+        return openai_error(_status(error, scope), error.message, error.code)
     return {"error": error.message, "request_id": request_id_of(scope)}
+
+
+def _status(error: Sa2VAError, scope: Scope) -> int:
+    return error.openai_status or error.status if speaks_openai(scope) else error.status
 
 
 def known_error(error: Exception, scope: Scope) -> Sa2VAError:

@@ -22,7 +22,7 @@ def answer_health(runtime: Runtime, endpoints: dict[str, str]) -> Response:
     running = HealthResponse(
         uptime=str(runtime.uptime),
         started_at=runtime.started_at.isoformat(),
-        model_path=runtime.settings.model_path or runtime.settings.model_name,
+        model_path=runtime.settings.model_name,  # no local path
         endpoints=endpoints,
         family=model.info.get("family", ""),
         device=model.info.get("device", ""),

@@ -39,7 +39,15 @@ def middlewares(settings: Settings) -> Iterator[tuple[type, dict[str, Any]]]:
     yield Compression, {}
     yield arrival
     yield ErrorShape, {}
-    yield Access, {"keys": settings.keys, "per_minute": settings.rate_limit, "open_paths": OPEN_PATHS}
+    yield (
+        Access,
+        {
+            "keys": settings.keys,
+            "per_minute": settings.rate_limit,
+            "open_paths": OPEN_PATHS,
+            "proxies": settings.proxy_networks,
+        },
+    )
     budget = MemoryBudget(int(settings.max_queue_mb * 2**20))
     yield BodyLimit, {"limit": settings.max_body_bytes, "budget": budget}
     yield Decompression, {"limit": settings.max_body_bytes, "budget": budget}

@@ -21,6 +21,7 @@ from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from sa2va_bento.settings import Settings
+from sa2va_bento.web.access import PEER
 from sa2va_bento.web.sse import HALF_CLOSED
 
 GRACE_S = 10.0
@@ -125,6 +126,7 @@ class GuardedProtocol(H11Protocol):
                 message = {**message, "headers": [*message.get("headers", ()), CLOSE_HEADER]}
             await send(message)
 
+        scope["state"][PEER] = self._address  # uvicorn rewrites `client` for every loopback client that asks it to
         scope["state"][HALF_CLOSED] = self._half_closed  # a stream finds out by itself whether somebody reads
         refuser = type(self).gate(scope)
         await (refuser or self._application)(scope, receive, send_last)  # pyright: ignore[reportArgumentType]

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sa2va_bento.errors import BadRequestError, PayloadTooLargeError
+from sa2va_bento.errors import BadRequestError, PromptTooLongError
 from sa2va_bento.media.images import decode_base64, decode_image
 from sa2va_bento.media.mask_formats import Mask
 from sa2va_bento.media.regions import Size, box_to_mask, png_to_mask, polygon_to_mask, rle_to_mask
@@ -41,7 +41,7 @@ def to_predict_request(
 
     Raises:
         BadRequestError: an empty prompt, an undecodable picture, a region that does not fit it.
-        PayloadTooLargeError: too many pixels, or far too long a prompt.
+        PayloadTooLargeError: too many pixels, or (PromptTooLongError) far too long a prompt.
         UnsupportedMediaError: a picture in an unsupported format.
     """
     _check_text(request, settings)
@@ -78,12 +78,12 @@ def check_sizes(texts: Iterable[str], regions: Sequence[Region], settings: Setti
 
     Raises:
         BadRequestError: too many regions.
-        PayloadTooLargeError: far too much text.
+        PromptTooLongError: far too much text.
     """
     if len(regions) > settings.max_regions:
         raise BadRequestError(f"regions: {len(regions)} of them, {settings.max_regions} at most are taken")
     if sum(map(len, texts)) > settings.max_prompt_tokens * MOST_CHARACTERS_A_TOKEN:
-        raise PayloadTooLargeError(f"prompt: over the limit of {settings.max_prompt_tokens} tokens")
+        raise PromptTooLongError(f"prompt: over the limit of {settings.max_prompt_tokens} tokens")
 
 
 def regions_to_masks(regions: Sequence[Region], size: Size) -> tuple[Mask, ...]:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterator
+from ipaddress import ip_network
 from typing import Any
 
 import bentoml
@@ -13,7 +14,7 @@ from starlette.testclient import TestClient
 from sa2va_bento.errors import StartupError
 from sa2va_bento.settings import Settings, load_settings
 from sa2va_bento.web import access, rate_limit
-from sa2va_bento.web.access import Access, KeyRing
+from sa2va_bento.web.access import Access, KeyRing, client_address
 from sa2va_bento.web.rate_limit import TokenBuckets
 from tests.checks import check_error
 from tests.fakes import FakePredictor
@@ -126,12 +127,14 @@ def test_settings_do_not_show_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "sEcReT" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
 
 
-def test_an_empty_list_of_keys_asks_for_none_but_a_broken_one_does_not_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SA2VA_API_KEYS", "")
+def test_keys_that_are_set_to_nothing_do_not_open_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings().keys == ()
-    monkeypatch.setenv("SA2VA_API_KEYS", " , ")
-    with pytest.raises(StartupError, match=r"SA2VA_API_KEYS: .*no key in it$"):
-        load_settings()
+    monkeypatch.setenv("SA2VA_API_KEYS", "none")
+    assert load_settings().keys == ()
+    for broken in ("", " ", " , "):
+        monkeypatch.setenv("SA2VA_API_KEYS", broken)
+        with pytest.raises(StartupError, match="SA2VA_API_KEYS: no key in it"):
+            load_settings()
 
 
 def test_every_key_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,3 +220,30 @@ def test_the_generated_client_sends_its_token() -> None:
     ):
         answer: Any = client.process(base64Image=PICTURE, prompt="Please segment it.")  # type: ignore[attr-defined]
         assert coco.decode(answer["segments"][0]["mask"]).sum() == 768
+
+
+NEAR = (ip_network("10.0.0.0/8"),)
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "wanted"),
+    [
+        ("203.0.113.7", "198.51.100.1", "203.0.113.7"),  # a stranger's word
+        ("10.0.0.1", "198.51.100.1", "198.51.100.1"),
+        ("10.0.0.1", "1.1.1.1, 198.51.100.1, 10.0.0.2", "198.51.100.1"),  # what the client itself wrote comes first
+        ("10.0.0.1", "", ""),
+        ("127.0.0.1", "198.51.100.1", "127.0.0.1"),
+    ],
+)
+def test_forwarded_addresses_are_believed_from_the_operators_proxies(peer: str, forwarded: str, wanted: str) -> None:
+    headers = [(b"x-forwarded-for", forwarded.encode())]
+    scope = {"type": "http", "headers": headers, "state": {"peer": peer}, "client": ("9.9.9.9", 1)}
+    assert client_address(scope, NEAR) == wanted
+    assert client_address(scope, ()) == peer
+
+
+def test_wrong_keys_are_limited() -> None:
+    with client_of(FakePredictor(), SA2VA_API_KEYS="right") as client:
+        wrong = [client.get("/v1/models", headers={"X-API-Key": f"k{number}"}).status_code for number in range(40)]
+        assert (wrong[0], wrong[-1]) == (401, 429)
+        assert client.get("/v1/models", headers={"X-API-Key": "right"}).status_code == 200

@@ -8,12 +8,13 @@ from starlette.requests import Request
 
 from sa2va_bento import __version__
 from sa2va_bento.errors import UnsupportedMediaError
+from sa2va_bento.media.overlay.draw import draw_overlay, encode_overlay
 from sa2va_bento.types import Prediction, PredictRequest, Stage, StreamEvent, TextDelta, Usage
 from sa2va_bento.web.accept import HttpExchange
 from sa2va_bento.web.body import Fields, parse_json_object
 from sa2va_bento.web.errors import error_body, known_error, request_id_of
 from sa2va_bento.web.openai.messages import Conversation
-from sa2va_bento.web.openai.request import check_chat, to_predict_request
+from sa2va_bento.web.openai.request import check_chat, check_promises, to_predict_request, without_noise
 from sa2va_bento.web.openai.schemas import (
     AnswerMessage,
     ChatCompletion,
@@ -54,9 +55,12 @@ class ChatExchange(HttpExchange):
         self._id, self._created = f"chatcmpl-{request_id_of(request.scope)}", int(time.time())
 
     def parse(self) -> None:
-        self.chat, self._warnings = parse_fields(ChatRequest, parse_json_object(self._body))
+        fields = parse_json_object(self._body)
+        check_promises(fields)
+        self.chat, warnings = parse_fields(ChatRequest, without_noise(fields))
         self.fields = self._body = b""  # megabytes that nobody reads any more
         self._conversation = check_chat(self.chat, self.settings)
+        self._warnings = (*warnings, *self._conversation.warnings)
         self.source = self._conversation.picture
 
     def read(self) -> PredictRequest:
@@ -64,6 +68,7 @@ class ChatExchange(HttpExchange):
             self.parse()
         assert self._conversation
         wanted = to_predict_request(self.chat, self._conversation, self.source, self.settings, self.context)
+        self._overlay_on = wanted.image if self.chat.include_overlay else None
         self.chat = self.chat.model_copy(update={"messages": [], "regions": []})
         self.source = self._conversation = None
         return wanted
@@ -76,9 +81,17 @@ class ChatExchange(HttpExchange):
         return self.delta({"content": event.text}) if isinstance(event, TextDelta) else None
 
     def render(self, prediction: Prediction) -> bytes:
-        message = self._message(prediction)
+        message, overlay = self._message(prediction), self._overlay(prediction)
         self.context.lap(Stage.RENDER)
-        return self._end(prediction, message) if self.is_streamed else self._completion(prediction, message)
+        if self.is_streamed:
+            return (self.delta({"content": overlay}) if overlay else b"") + self._end(prediction, message)
+        return self._completion(prediction, message.model_copy(update={"content": message.content + overlay}))
+
+    def _overlay(self, prediction: Prediction) -> str:
+        """What follows the content: the picture with its segments drawn in, as Markdown."""
+        if self._overlay_on is None:
+            return ""
+        return f"\n\n![segments]({encode_overlay(draw_overlay(self._overlay_on, prediction.segments))})"
 
     def _completion(self, prediction: Prediction, message: AnswerMessage) -> bytes:
         completion = ChatCompletion(
@@ -95,6 +108,8 @@ class ChatExchange(HttpExchange):
     def _end(self, prediction: Prediction, message: AnswerMessage) -> bytes:
         """The last chunks."""
         extension = message.model_dump(mode="json", include={"text", "segments"})
+        if warnings := [*self._warnings, *prediction.warnings]:
+            extension["warnings"] = warnings
         last = self.delta(extension, prediction.finish_reason)
         if not self.chat.stream_options.include_usage:
             return last + DONE

@@ -1,17 +1,21 @@
 """OpenAI's messages as the conversation that Sa2VA knows: turns that alternate, and one picture.
 
 The model has no system turn: what system and developer messages say goes in front of the first user turn. Messages of
-the same role in a row are one turn. The picture may come in any user message, the model sees it in the first.
+the same role in a row are one turn; a greeting in front of the first question is left out. The picture may come in any
+user message, the model sees it in the first; of several it sees the latest. Overlays that an earlier answer carried
+(`include_overlay`) are left out of it.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from sa2va_bento.errors import BadRequestError
 from sa2va_bento.types import Turn
 from sa2va_bento.web.openai.schemas import ImagePart, ImageUrl, Message
 from sa2va_bento.web.request import PictureSource
+
+_OVERLAY = re.compile(r"\s*!\[[^\]\n]{0,64}\]\(data:image/[^)\s]*\)")
 
 
 @dataclass(frozen=True)
@@ -21,19 +25,22 @@ class Conversation:
     history: tuple[Turn, ...]
     prompt: str
     picture: PictureSource | None
-    detail: Literal["auto", "low", "high"] | None = None
+    detail: str | None = None
     """How closely the picture is looked at."""
+    warnings: tuple[str, ...] = ()
 
 
 def read_conversation(messages: Sequence[Message]) -> Conversation:
     """Takes a request's messages apart.
 
     Raises:
-        BadRequestError: they do not begin and end with the user, or hold several pictures.
+        BadRequestError: there is none of the user, or the last one is not the user's.
     """
-    turns = _turns(messages)
-    if not turns or turns[0].role != "user":
-        raise BadRequestError("messages: the conversation must begin with a message of the user")
+    turns, warnings = _turns(messages), []
+    if turns and turns[0].role == "assistant":
+        turns, warnings = turns[1:], ["messages: a greeting in front of the first question is not read"]
+    if not turns:
+        raise BadRequestError("messages: there must be a message of the user")
     if turns[-1].role != "user":
         raise BadRequestError("messages: the last one must be the user's")
     if not turns[-1].content.strip():
@@ -41,9 +48,15 @@ def read_conversation(messages: Sequence[Message]) -> Conversation:
     first, *others = turns
     system = [text for message in messages if message.role in ("system", "developer") if (text := _text(message))]
     *history, last = [Turn("user", "\n\n".join([*system, first.content])), *others]
-    found = _picture(messages)
-    source, detail = (PictureSource(found[0].url, found[1]), found[0].detail) if found else (None, None)
-    return Conversation(tuple(history), last.content, source, detail)
+    pictures = list(_pictures(messages))
+    if len({picture.url for picture, _ in pictures}) > 1:
+        warnings.append("messages: of several pictures the latest is looked at; this model sees one")
+    if not pictures:
+        return Conversation(tuple(history), last.content, None, None, tuple(warnings))
+    picture, field = pictures[-1]
+    return Conversation(
+        tuple(history), last.content, PictureSource(picture.url, field), picture.detail, tuple(warnings)
+    )
 
 
 def _turns(messages: Sequence[Message]) -> list[Turn]:
@@ -63,18 +76,7 @@ def _text(message: Message) -> str:
     texts = (
         part.refusal if part.type == "refusal" else part.text for part in message.content if part.type != "image_url"
     )
-    return "\n".join(texts)
-
-
-def _picture(messages: Sequence[Message]) -> tuple[ImageUrl, str] | None:
-    """The one picture and its field; the same URL again, as clients repeat it turn by turn, is the same picture."""
-    first: tuple[ImageUrl, str] | None = None
-    for picture, field in _pictures(messages):
-        if first is None:
-            first = picture, field
-        elif picture.url != first[0].url:
-            raise BadRequestError(f"{field}: a second picture; this model takes one picture a conversation")
-    return first
+    return _OVERLAY.sub("", "\n".join(texts)) if message.role == "assistant" else "\n".join(texts)
 
 
 def _pictures(messages: Sequence[Message]) -> Iterator[tuple[ImageUrl, str]]:

@@ -1,6 +1,7 @@
 """From a validated chat completion request to the core's request."""
 
 import secrets
+from collections.abc import Mapping
 
 from sa2va_bento.errors import BadRequestError, UnknownModelError
 from sa2va_bento.media.images import decode_image
@@ -9,6 +10,21 @@ from sa2va_bento.types import PredictRequest, RequestContext, Sampling
 from sa2va_bento.web.openai.messages import Conversation, read_conversation
 from sa2va_bento.web.openai.schemas import ChatRequest
 from sa2va_bento.web.request import PictureSource, check_sizes, regions_to_masks
+
+ADMINISTRATIVE = frozenset(
+    {
+        "metadata",
+        "prompt_cache_key",
+        "response_format",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "tool_choice",
+        "user",
+    }
+)
+"""Fields of OpenAI's that change nothing about an answer (two of them once `check_promises` has looked)."""
+NOTHING = (None, False, 0, "", [], {})
 
 ALIAS = "sa2va"
 """A name that every served model answers to."""
@@ -26,6 +42,28 @@ def check_chat(request: ChatRequest, settings: Settings) -> Conversation:
     texts = [conversation.prompt, *(turn.content for turn in conversation.history)]
     check_sizes(texts, request.regions, settings)
     return conversation
+
+
+def check_promises(fields: Mapping[str, object]) -> None:
+    """Refuses what a client relies on and this model can't do; what can be ignored is ignored with a warning.
+
+    Raises:
+        BadRequestError: a tool must be called, or the reply must be JSON.
+    """
+    if fields.get("tool_choice") not in (None, "none", "auto"):
+        raise BadRequestError("tool_choice: this model calls no tools")
+    wanted = fields.get("response_format")
+    if isinstance(wanted, Mapping) and wanted.get("type") not in (None, "text"):
+        raise BadRequestError("response_format: this model writes text")
+
+
+def without_noise(fields: Mapping[str, object]) -> dict[str, object]:
+    """Without the fields that say nothing about the answer, or ask for what is done anyway."""
+    return {
+        name: value
+        for name, value in fields.items()
+        if name not in ADMINISTRATIVE and (name in ChatRequest.model_fields or value not in NOTHING)
+    }
 
 
 def check_model(name: str, settings: Settings) -> None:

@@ -7,7 +7,7 @@ answer's message (in a stream, to the last delta): `text` and `segments`.
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from sa2va_bento.web.schemas import MAX_REGIONS, MAX_TURNS, Count, MaskFormat, Number, Region, SegmentOut, Text
 
@@ -20,7 +20,16 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
 
 
-class ImageUrl(_Model):
+class _Asked(_Model):
+    """Part of a request: what is null is absent."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, value: object) -> object:
+        return {key: item for key, item in value.items() if item is not None} if isinstance(value, Mapping) else value
+
+
+class ImageUrl(_Asked):
     """Where a picture is."""
 
     url: Text = Field(
@@ -28,19 +37,19 @@ class ImageUrl(_Model):
         description="A data URL, or an http(s) URL whose host the operator has listed",
         examples=["data:image/png;base64,iVBORw0KGgo="],
     )
-    detail: Literal["auto", "low", "high"] | None = Field(
+    detail: Literal["auto", "low", "high", "original"] | None = Field(
         default="auto", description="`low` looks at the picture as one tile", examples=["auto"]
     )
 
 
-class TextPart(_Model):
+class TextPart(_Asked):
     """Text of a message."""
 
     type: Literal["text"] = Field(default="text", description="What the part is")
     text: Text = Field(description="What is said", examples=["Please segment the red circle."])
 
 
-class RefusalPart(_Model):
+class RefusalPart(_Asked):
     """An earlier refusal of some assistant, read as text."""
 
     type: Literal["refusal"] = Field(default="refusal", description="What the part is")
@@ -51,7 +60,7 @@ def _as_object(url: object) -> object:
     return {"url": url} if isinstance(url, str) else url
 
 
-class ImagePart(_Model):
+class ImagePart(_Asked):
     """A picture of a message."""
 
     type: Literal["image_url"] = Field(default="image_url", description="What the part is")
@@ -79,7 +88,7 @@ def _as_list(stop: object) -> object:
     return [stop] if isinstance(stop, str) else stop
 
 
-class Message(_Model):
+class Message(_Asked):
     """One message of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant"] = Field(description="Who speaks", examples=["user"])
@@ -91,7 +100,7 @@ class Message(_Model):
     ] = Field(default=[], description="Text, or parts of text and pictures", examples=["What is in the picture?"])
 
 
-class StreamOptions(_Model):
+class StreamOptions(_Asked):
     """Options of a stream."""
 
     include_usage: Annotated[bool, Field(strict=True)] = Field(
@@ -99,7 +108,7 @@ class StreamOptions(_Model):
     )
 
 
-class ChatRequest(_Model):
+class ChatRequest(_Asked):
     """A request for a chat completion. Fields that are not listed are ignored with a warning."""
 
     model: Text | None = Field(
@@ -133,6 +142,12 @@ class ChatRequest(_Model):
         max_length=MAX_REGIONS,
     )
     max_tiles: Count | None = Field(default=None, description="Most tiles the picture is cut into", examples=[12])
+    include_overlay: Annotated[bool, Field(strict=True)] = Field(
+        default=False,
+        description="Ends the content with a Markdown picture (a data URL): the picture with its segments drawn in, "
+        "for chat interfaces that show no masks",
+        examples=[True],
+    )
 
 
 class PromptDetails(_Model):

@@ -14,7 +14,7 @@ from sa2va_bento.web.openai.errors import openai_error
 from sa2va_bento.web.openai.schemas import ChatRequest
 from tests.chats import HELLO, SEGMENT, URL, client_for, image, user
 from tests.fakes import FakePredictor
-from tests.pictures import PICTURE, b64, bomb, encode, quarters
+from tests.pictures import PICTURE, b64, bomb
 from tests.serving import client_of, server_of
 
 JSON = {"Content-Type": "application/json"}
@@ -77,8 +77,6 @@ def test_the_field_at_fault_is_named(status: int, message: str, param: str | Non
 
 BAD: list[tuple[str, dict[str, Any], str]] = [
     ("no messages", {"messages": []}, "messages"),
-    ("several pictures", {"messages": [user("a", image(), image(f"data:;base64,{b64(encode(quarters(), 'GIF'))}"))]},
-     "messages[0].content[2].image_url"),
     ("not a data URL", {"messages": [user("a", image(PICTURE))]}, "messages[0].content[1].image_url"),
     ("a file", {"messages": [user("a", image("file:///etc/passwd"))]}, "messages[0].content[1].image_url"),
     ("a URL", {"messages": [user("a", image("http://localhost/a.png"))]}, "messages[0].content[1].image_url"),
@@ -89,7 +87,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("too many regions", {"messages": SEGMENT, "extra_body": {"regions": [{"box": [1, 1, 4, 4]}] * 17}}, "regions"),
     ("two answers", {"n": 2}, "n"),
     ("five stops", {"stop": ["a"] * 5}, "stop"),
-    ("an empty stop", {"stop": ""}, "stop[0]"),
+    ("an empty stop", {"stop": ""}, "stop"),
     ("too hot", {"temperature": 2.1}, "temperature"),
     ("top_p", {"top_p": -0.1}, "top_p"),
     ("half a seed", {"seed": 0.5}, "seed"),
@@ -113,18 +111,18 @@ def test_an_unknown_model(chat: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "messages",
+    ("messages", "status", "code"),
     [
-        [user("a", image(f"data:image/png;base64,{b64(bomb())}"))],
-        [{"role": "system", "content": "word " * 50_000}, *HELLO],
-        [*HELLO, {"role": "assistant", "content": "word " * 50_000}, *HELLO],
+        ([user("a", image(f"data:image/png;base64,{b64(bomb())}"))], 413, "request_too_large"),
+        ([{"role": "system", "content": "word " * 50_000}, *HELLO], 400, "context_length_exceeded"),
+        ([*HELLO, {"role": "assistant", "content": "word " * 50_000}, *HELLO], 400, "context_length_exceeded"),
     ],
     ids=["picture", "system", "assistant"],
 )
-def test_what_is_over_a_limit(chat: Any, messages: list[Any]) -> None:
+def test_what_is_over_a_limit(chat: Any, messages: list[Any], status: int, code: str) -> None:
     with pytest.raises(openai.APIStatusError) as caught:
         chat(messages)
-    assert (caught.value.status_code, caught.value.code) == (413, "request_too_large")
+    assert (caught.value.status_code, caught.value.code) == (status, code)
 
 
 @pytest.mark.parametrize(

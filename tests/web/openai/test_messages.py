@@ -59,7 +59,8 @@ def test_a_picture_may_come_in_any_turn_and_again() -> None:
     assert (conversation.picture.text, conversation.picture.field) == (RED, "messages[2].content[1].image_url")
     again = read(("user", [image(RED), text("a")]), ("assistant", "b"), ("user", [image(RED), text("c")]))
     assert again.picture is not None
-    assert again.picture.field == "messages[0].content[0].image_url"
+    assert again.picture.field == "messages[2].content[0].image_url"
+    assert again.warnings == ()
 
 
 def test_roles_are_not_text() -> None:
@@ -73,13 +74,10 @@ def test_roles_are_not_text() -> None:
 @pytest.mark.parametrize(
     ("messages", "fragment"),
     [
-        ([("system", "Be brief.")], "must begin with a message of the user"),
-        ([("assistant", "Hello."), ("user", "Hi.")], "must begin with a message of the user"),
+        ([("system", "Be brief.")], "there must be a message of the user"),
         ([("user", "Hi."), ("assistant", "Hello.")], "the last one must be the user's"),
         ([("user", [image(RED)])], "the user's last message has no text"),
         ([("system", "Be brief."), ("user", " ")], "the user's last message has no text"),
-        ([("user", [image(RED), text("a"), image(BLUE)])], "messages[0].content[2].image_url: a second picture"),
-        ([("user", [image(RED), text("a")]), ("user", [image(BLUE)])], "messages[1].content[0].image_url: a second"),
         ([("system", [image(RED)]), ("user", "a")], "messages[0].content[0].image_url: only messages of the user"),
         ([("tool", "42"), ("user", "a")], "messages[0].role"),
         ([("user", [{"type": "input_audio", "input_audio": {}}])], "type must be text or image_url"),
@@ -96,3 +94,22 @@ def test_what_is_refused(messages: list[tuple[str, Any]], fragment: str) -> None
     with pytest.raises(BadRequestError) as caught:
         read(*messages)
     assert fragment in caught.value.message
+
+
+def test_a_greeting_in_front_of_the_first_question_is_left_out() -> None:
+    conversation = read(("assistant", "Hello."), ("user", "Hi."))
+    assert (conversation.history, conversation.prompt) == ((), "Hi.")
+    assert conversation.warnings == ("messages: a greeting in front of the first question is not read",)
+
+
+def test_of_several_pictures_the_latest_is_looked_at() -> None:
+    conversation = read(("user", [image(RED), text("a")]), ("assistant", "b"), ("user", [image(BLUE), text("c")]))
+    assert conversation.picture
+    assert (conversation.picture.text, conversation.picture.field) == (BLUE, "messages[2].content[0].image_url")
+    assert len(conversation.warnings) == 1
+
+
+def test_overlays_of_earlier_answers_are_not_read_again() -> None:
+    answer = "Sure, [SEG].\n\n![segments](data:image/png;base64,iVBORw0KGgo=)"
+    conversation = read(("user", "a"), ("assistant", answer), ("user", "b"))
+    assert conversation.history[1].content == "Sure, [SEG]."
