@@ -38,7 +38,7 @@ from sa2va_bento.model.loading.tokenizers import PromptTokenizer
 from sa2va_bento.model.registry import read_config
 from sa2va_bento.processing.admission import Admission
 from sa2va_bento.processing.processor import Processor
-from sa2va_bento.processing.workers import SerialQueue, WorkerPool
+from sa2va_bento.processing.workers import SerialQueue, WorkerPool, give_back_memory
 from sa2va_bento.settings import Settings
 from sa2va_bento.types import (
     EngineStats,
@@ -80,7 +80,7 @@ class Predictor:
         )
         if self._runner.device.type == "cuda":  # on a CPU there is little to gain, and a large model takes a minute
             self.warm_up()
-        self._workers = WorkerPool(min(MOST_WORKERS, max(2, os.cpu_count() or 1)))
+        self._workers = WorkerPool(min(MOST_WORKERS, max(2, os.cpu_count() or 1)), on_idle=give_back_memory)
         self._admission, self._running = Admission(limits.slots, settings.max_queue), 0
         self.info = _info(model)
         observer = _MetricsObserver(self)

@@ -1,12 +1,16 @@
 """The worker pool: what is done to requests before and after the engine, beside the event loop."""
 
+import ctypes
 import heapq
 import itertools
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, TypeVar
+
+IDLE_S = 1.0
 
 Made = TypeVar("Made")
 Job = Callable[[], object]
@@ -14,9 +18,10 @@ Job = Callable[[], object]
 
 class WorkerPool:
     """Threads that share one priority queue: what ends a request goes before what begins one, so that under load
-    answers leave before newcomers are prepared."""
+    answers leave before newcomers are prepared. Once nothing has come for a while, `on_idle` is called."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, on_idle: Callable[[], object] = lambda: None) -> None:
+        self._on_idle, self._has_worked = on_idle, False
         self._jobs: list[tuple[int, int, Job, Future[Any]]] = []
         self._order = itertools.count()
         self._changed = threading.Condition()
@@ -62,9 +67,19 @@ class WorkerPool:
             while not self._jobs:
                 if self._closed:
                     return None
-                self._changed.wait()
+                if not self._changed.wait(IDLE_S) and self._has_worked and not self._jobs:
+                    self._has_worked = False  # one thread is enough
+                    return self._on_idle, Future()
+            self._has_worked = True
             _, _, work, future = heapq.heappop(self._jobs)
             return work, future
+
+
+def give_back_memory() -> None:
+    """Returns to the system what glibc keeps of freed memory: after a few large pictures that is hundreds of megabytes.
+    Elsewhere it does nothing."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class SerialQueue:

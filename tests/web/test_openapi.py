@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -132,3 +133,11 @@ def test_what_asks_for_a_key_says_so() -> None:
                 status = guarded.request(method, path).status_code
                 assert (status == 401) == bool(operation["security"]), (method, path)
     assert all("security" not in operation for path in DOCUMENT["paths"].values() for operation in path.values())
+
+
+def test_the_readme_lists_every_endpoint() -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    table = text[text.index("| request | answer |") : text.index("`POST /process` takes JSON")]
+    documented = set(re.findall(r"`(GET|POST) (\S+)`", table))
+    own = {(endpoint.method, endpoint.documented_path) for endpoint in ENDPOINTS}
+    assert documented == own - {("POST", "/health"), ("GET", "/healthz"), ("GET", "/v1/models/{name}")}
