@@ -17,7 +17,7 @@ from sa2va_bento.engine.kv_cache import KVCache, causal_mask
 from sa2va_bento.engine.limits import Limits
 from sa2va_bento.engine.sampler import SamplingBatch, choose
 from sa2va_bento.engine.sequence import MaskLogits, Sequence
-from sa2va_bento.engine.transfer import on_device
+from sa2va_bento.engine.transfer import from_numpy, on_device, to_numbers
 from sa2va_bento.model.base import PromptInputs, Sa2VA, parameter_dtype
 from sa2va_bento.model.grounding import ImageFeatures, decode_masks, encode_image
 from sa2va_bento.model.loading.device_map import layer_devices
@@ -42,7 +42,7 @@ class _DeviceState:
     shift: int = 0
     """From a reply token's place to its position."""
     row: int | None = None
-    seg_hidden: list[Tensor] = field(default_factory=list)
+    seg_hidden: list[Tensor] = field(default_factory=list[Tensor])
     """(H,) for each `[SEG]` that was read."""
 
 
@@ -256,7 +256,7 @@ class Runner:
 
     def _choose(self, hidden: Tensor, sequences: list[Sequence]) -> list[int]:
         logits = self.model.language_head(hidden)
-        return choose(logits, SamplingBatch.of(sequences, self.device)).tolist()  # the step's one wait for the device
+        return to_numbers(choose(logits, SamplingBatch.of(sequences, self.device)))  # the one wait for the device
 
     def _sam_features(self, pictures: list[Picture], pinned: Mapping[str, Any]) -> ImageFeatures:
         """SAM2's features, one row a picture; what is not in the cache is encoded in one batch."""
@@ -276,7 +276,7 @@ class Runner:
             part = slice(start, start + MASKS_TOGETHER)
             rows = features.rows(on_device(owners[part], self.device))
             best = decode_masks(self.model.grounding_encoder, rows, prompts[part])
-            scores, visible = best.iou.float().tolist(), best.object_score.float().sigmoid().tolist()
+            scores, visible = to_numbers(best.iou.float()), to_numbers(best.object_score.float().sigmoid())
             yield from map(MaskLogits, best.logits.float().cpu().numpy(), scores, visible)
 
     def _make_graphs(self) -> DecodeGraphs | None:
@@ -291,7 +291,7 @@ class Runner:
         return graphs
 
     def _to_device(self, array: NDArray[np.float32]) -> Tensor:
-        tensor = torch.from_numpy(array)
+        tensor = from_numpy(array)
         if self.device.type == "cuda":
             tensor = tensor.pin_memory()
         return tensor.to(device=self.device, dtype=self.dtype, non_blocking=True)
@@ -315,5 +315,5 @@ def _computes(device: torch.device) -> bool:
 def _with_regions(tiles: Tensor | None, picture: Picture) -> Tensor:
     """Image tokens (K, W): those of all tiles (N, cells, W), then each region's cells of the last tile."""
     assert tiles is not None
-    regions = [tiles[-1][torch.from_numpy(cells).to(tiles.device)] for cells in picture.region_cells]
+    regions = [tiles[-1][from_numpy(cells).to(tiles.device)] for cells in picture.region_cells]
     return torch.cat([tiles.flatten(0, 1), *regions])

@@ -86,14 +86,14 @@ class Sequence:
     """Whether the runner holds the picture's features, or there is no picture."""
     prefilled: int = 0
     """Prompt tokens read so far."""
-    output_ids: list[int] = field(default_factory=list)
+    output_ids: list[int] = field(default_factory=list[int])
     """Reply ids so far, the stop token included once it came."""
     has_stopped: bool = False
     segs_read: int = 0
     """`[SEG]`s that the language model has read."""
     is_last_seg_read: bool = False
     masks: tuple[MaskLogits, ...] = ()
-    pinned: Mapping[str, Any] = field(default_factory=dict)
+    pinned: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Features of its picture, by their keys, that the caches had when it came: it has them whatever they drop."""
     context: RequestContext = field(default_factory=RequestContext)
     first_token_at: float | None = None

@@ -6,7 +6,7 @@ threads (`HttpExchange`); the model itself runs on its own.
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -30,7 +30,8 @@ class HttpExchange(ABC):
 
     def __init__(self, request: Request, fields: Fields, runtime: Runtime) -> None:
         self.context, self.scope = context_of(request.scope), request.scope
-        self.fields, self.settings = fields, runtime.settings
+        self.fields: Fields = fields
+        self.settings = runtime.settings
         self._loop = asyncio.get_running_loop()
         self._items: asyncio.Queue[bytes | bool | Future[bytes]] = asyncio.Queue()
         self._answer: Future[bytes] = Future()
@@ -166,7 +167,7 @@ async def accept(
 
 
 @asynccontextmanager
-async def kept(context: RequestContext) -> AsyncIterator[None]:
+async def kept(context: RequestContext) -> AsyncGenerator[None]:
     """Interrupts the block when the request's deadline has come.
 
     Raises:

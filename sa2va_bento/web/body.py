@@ -2,6 +2,7 @@
 
 import base64
 import json
+from typing import cast
 
 from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
@@ -55,7 +56,7 @@ def parse_json_object(body: bytes) -> dict[str, object]:
         raise BadRequestError("the body is not valid JSON") from None
     if not isinstance(fields, dict):
         raise BadRequestError("the body must be a JSON object")
-    return fields
+    return cast("dict[str, object]", fields)
 
 
 class _FormParser(MultiPartParser):

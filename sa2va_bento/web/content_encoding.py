@@ -4,6 +4,7 @@ import asyncio
 import re
 import zlib
 from collections import deque
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.gzip import GZipMiddleware
@@ -151,5 +152,5 @@ class Inflater:
         return piece
 
 
-def _new_member() -> "zlib._Decompress":
+def _new_member() -> Any:
     return zlib.decompressobj(16 + zlib.MAX_WBITS)

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -92,4 +93,4 @@ def _json_object(body: bytes) -> dict[str, object]:
         answer = json.loads(body)
     except ValueError:
         return {}
-    return answer if isinstance(answer, dict) else {}
+    return cast("dict[str, object]", answer) if isinstance(answer, dict) else {}

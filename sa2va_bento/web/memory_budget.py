@@ -1,6 +1,6 @@
 """How much memory the bodies of all requests may take together."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from sa2va_bento.errors import OverloadedError
@@ -13,7 +13,7 @@ class MemoryBudget:
         self.limit, self.taken = limit, 0
 
     @contextmanager
-    def share(self) -> Iterator["MemoryShare"]:
+    def share(self) -> Generator["MemoryShare"]:
         """One request's share; it is given back when the request is answered."""
         share = MemoryShare(self)
         try:

@@ -134,11 +134,11 @@ class GuardedProtocol(H11Protocol):
     @property
     def must_linger(self) -> bool:
         """Whether closing now would reset the connection under the client, who is still sending."""
-        return self._lingering or (self.cycle is not None and self.cycle.response_complete and self.cycle.more_body)
+        return self._lingering or (bool(self.cycle) and self.cycle.response_complete and self.cycle.more_body)
 
     @property
     def _is_in_request(self) -> bool:
-        return self.cycle is not None and not (self.cycle.response_complete and not self.cycle.more_body)
+        return bool(self.cycle) and not (self.cycle.response_complete and not self.cycle.more_body)
 
     def _is_one_too_many(self) -> bool:
         of_one = self.by_address[self._address] > max(1, int(SHARE * self.max_connections))
@@ -195,7 +195,7 @@ class GuardedProtocol(H11Protocol):
         self.transport.write(b"\r\n".join([*head, b"", body]))
         for timer in self._timers.values():
             timer.cancel()
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self.cycle and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self._linger()
@@ -226,7 +226,7 @@ class _Transport:
 
 def protocol_of(settings: Settings, gate: Callable[[Any], Any] | None = None) -> type[GuardedProtocol]:
     """The protocol with the limits of the settings, and a gate."""
-    limits = {
+    limits: dict[str, Any] = {
         "head_timeout_s": settings.head_timeout_s,
         "write_timeout_s": settings.write_timeout_s,
         "max_connections": settings.max_connections,

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sa2va_bento.errors import BadRequestError, PromptTooLongError
+from sa2va_bento.media.deadline import check_deadline
 from sa2va_bento.media.images import decode_base64, decode_image
 from sa2va_bento.media.mask_formats import Mask
 from sa2va_bento.media.regions import Size, box_to_mask, png_to_mask, polygon_to_mask, rle_to_mask
@@ -14,6 +15,12 @@ from sa2va_bento.web.schemas import HistoryTurn, ProcessRequest, Region, RleRegi
 
 MOST_CHARACTERS_A_TOKEN = 16
 """Text longer than this many characters for each permitted token is refused before it is tokenised."""
+
+
+MOST_REGION_PIXELS = 200_000_000
+"""Of all regions' masks, each of the picture's size: sixteen of 12 million, 200 MB."""
+MOST_VERTICES = 20_000
+"""Of all polygons."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +52,11 @@ def to_predict_request(
         UnsupportedMediaError: a picture in an unsupported format.
     """
     _check_text(request, settings)
-    image = decode_image(source.bytes, settings.max_image_pixels, source.field)
+    image = decode_image(source.bytes, settings.max_image_pixels, source.field, context.deadline)
     return PredictRequest(
         prompt=request.prompt,
         image=image,
-        regions=regions_to_masks(request.regions, image.size),
+        regions=regions_to_masks(request.regions, image.size, context.deadline),
         history=tuple(Turn(turn.role, turn.content) for turn in request.history),
         mask_threshold=request.mask_threshold,
         max_new_tokens=request.max_new_tokens,
@@ -86,17 +93,29 @@ def check_sizes(texts: Iterable[str], regions: Sequence[Region], settings: Setti
         raise PromptTooLongError(f"prompt: over the limit of {settings.max_prompt_tokens} tokens")
 
 
-def regions_to_masks(regions: Sequence[Region], size: Size) -> tuple[Mask, ...]:
-    """A request's regions as masks (H, W) of a picture of `size` (W, H). Raises BadRequestError."""
-    return tuple(region_to_mask(region, size, f"regions[{i}]") for i, region in enumerate(regions))
+def regions_to_masks(regions: Sequence[Region], size: Size, deadline: float | None = None) -> tuple[Mask, ...]:
+    """A request's regions as masks (H, W) of a picture of `size` (W, H), until `deadline` (`time.monotonic()`).
+
+    Raises:
+        BadRequestError: one that is no region of the picture, or all of them cost more than regions may.
+        DeadlineExceededError: the deadline has passed.
+    """
+    if len(regions) * size[0] * size[1] > MOST_REGION_PIXELS:
+        millions = MOST_REGION_PIXELS // 10**6
+        raise BadRequestError(f"regions: {len(regions)} masks of this picture have over {millions} million pixels")
+    if sum(len(region.polygon or ()) for region in regions) > MOST_VERTICES:
+        raise BadRequestError(f"regions: their polygons have over {MOST_VERTICES} corners")
+    return tuple(region_to_mask(region, size, f"regions[{i}]", deadline) for i, region in enumerate(regions))
 
 
-def region_to_mask(region: Region, size: Size, field: str) -> Mask:
+def region_to_mask(region: Region, size: Size, field: str, deadline: float | None = None) -> Mask:
     """A region as a mask (H, W) of a picture of `size` (W, H).
 
     Raises:
         BadRequestError: it has not exactly one shape, or the shape does not fit the picture.
+        DeadlineExceededError: the deadline has passed.
     """
+    check_deadline(deadline)
     shapes = [name for name in ("box", "polygon", "mask") if getattr(region, name) is not None]
     if len(shapes) != 1:
         raise BadRequestError(f"{field}: give exactly one of box, polygon and mask")
@@ -107,4 +126,4 @@ def region_to_mask(region: Region, size: Size, field: str) -> Mask:
     if isinstance(region.mask, RleRegion):
         return rle_to_mask(region.mask.size, region.mask.counts, size, f"{field}.mask")
     assert region.mask is not None
-    return png_to_mask(region.mask.data, size, f"{field}.mask")
+    return png_to_mask(region.mask.data, size, f"{field}.mask", deadline)

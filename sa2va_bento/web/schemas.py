@@ -5,7 +5,7 @@ Field names and shapes are the HTTP contract; the descriptions below are its doc
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
@@ -107,8 +107,9 @@ class PngRegion(_Model):
 
 def _mask_format(value: object) -> str | None:
     if isinstance(value, Mapping):
-        stated = value.get("format")
-        return ("rle" if "counts" in value else "png") if stated is None else str(stated)
+        given = cast("Mapping[str, object]", value)
+        stated = given.get("format")
+        return ("rle" if "counts" in given else "png") if stated is None else str(stated)
     return getattr(value, "format", None)
 
 
@@ -320,10 +321,13 @@ def _field_name(location: tuple[int | str, ...], fields: object) -> str:
         if isinstance(part, int):
             if isinstance(value, list):
                 name += f"[{part}]"
-                value = value[part] if part < len(value) else None
-        elif isinstance(value, Mapping) and (part in value or place == len(location) - 1):
-            name += f".{part}" if name else part
-            value = value.get(part)
+                items = cast("list[object]", value)
+                value = items[part] if part < len(items) else None
+        elif isinstance(value, Mapping):
+            given = cast("Mapping[str, object]", value)
+            if part in given or place == len(location) - 1:
+                name += f".{part}" if name else part
+                value = given.get(part)
     return name or "body"
 
 

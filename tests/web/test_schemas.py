@@ -11,7 +11,7 @@ from sa2va_bento.errors import BadRequestError, PayloadTooLargeError
 from sa2va_bento.settings import Settings
 from sa2va_bento.types import Prediction, RequestContext, Segment, Turn, Usage
 from sa2va_bento.web.rendering import to_response
-from sa2va_bento.web.request import PictureSource, to_predict_request
+from sa2va_bento.web.request import PictureSource, regions_to_masks, to_predict_request
 from sa2va_bento.web.schemas import MaskFormat, ProcessRequest, ProcessResponse, parse_process_request
 from tests.pictures import PICTURE, b64, encode
 
@@ -180,3 +180,16 @@ def test_the_response_in_full() -> None:
         "timings_ms": {**dict.fromkeys(STAGES, 0), "queue": 1.23, "total": 12.35},
         "warnings": ["mine", "from the core"],
     }
+
+
+@pytest.mark.parametrize(
+    ("regions", "size", "fragment"),
+    [
+        ([{"polygon": [[0, 0], [9, 9], [0, 9]] * 3000}] * 3, (10, 10), "over 20000 corners"),
+        ([{"box": [0, 0, 9, 9]}] * 16, (5000, 4000), "over 200 million pixels"),
+    ],
+)
+def test_regions_together_have_a_limit(regions: list[object], size: tuple[int, int], fragment: str) -> None:
+    request, _ = parse_process_request({**GOOD, "regions": regions})
+    with pytest.raises(BadRequestError, match=fragment):
+        regions_to_masks(request.regions, size)

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Mapping
+from typing import cast
 
 from sa2va_bento.errors import BadRequestError, UnknownModelError
 from sa2va_bento.media.images import decode_image
@@ -24,7 +25,7 @@ ADMINISTRATIVE = frozenset(
     }
 )
 """Fields of OpenAI's that change nothing about an answer (two of them once `check_promises` has looked)."""
-NOTHING = (None, False, 0, "", [], {})
+NOTHING: tuple[object, ...] = (None, False, 0, "", [], {})
 
 ALIAS = "sa2va"
 """A name that every served model answers to."""
@@ -53,7 +54,7 @@ def check_promises(fields: Mapping[str, object]) -> None:
     if fields.get("tool_choice") not in (None, "none", "auto"):
         raise BadRequestError("tool_choice: this model calls no tools")
     wanted = fields.get("response_format")
-    if isinstance(wanted, Mapping) and wanted.get("type") not in (None, "text"):
+    if isinstance(wanted, Mapping) and cast("Mapping[str, object]", wanted).get("type") not in (None, "text"):
         raise BadRequestError("response_format: this model writes text")
 
 
@@ -89,13 +90,15 @@ def to_predict_request(
     Raises:
         Sa2VAError: whatever is wrong with them.
     """
-    image = decode_image(_bytes_of(source), settings.max_image_pixels, source.field) if source else None
+    image = (
+        decode_image(_bytes_of(source), settings.max_image_pixels, source.field, context.deadline) if source else None
+    )
     if request.regions and image is None:
         raise BadRequestError("regions: they need a picture")
     return PredictRequest(
         prompt=conversation.prompt,
         image=image,
-        regions=regions_to_masks(request.regions, image.size) if image else (),
+        regions=regions_to_masks(request.regions, image.size, context.deadline) if image else (),
         history=conversation.history,
         mask_threshold=request.mask_threshold,
         max_new_tokens=request.max_completion_tokens or request.max_tokens,

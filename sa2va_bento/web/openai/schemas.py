@@ -5,7 +5,7 @@ answer's message (in a stream, to the last delta): `text` and `segments`.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
@@ -26,7 +26,9 @@ class _Asked(_Model):
     @model_validator(mode="before")
     @classmethod
     def _drop_nulls(cls, value: object) -> object:
-        return {key: item for key, item in value.items() if item is not None} if isinstance(value, Mapping) else value
+        if not isinstance(value, Mapping):
+            return value
+        return {key: item for key, item in cast("Mapping[str, object]", value).items() if item is not None}
 
 
 class ImageUrl(_Asked):
@@ -68,7 +70,8 @@ class ImagePart(_Asked):
 
 
 def _part_type(part: object) -> str | None:
-    stated = part.get("type") if isinstance(part, Mapping) else getattr(part, "type", None)
+    given = cast("Mapping[str, object]", part) if isinstance(part, Mapping) else vars(part)
+    stated = given.get("type")
     return stated if isinstance(stated, str) else None
 
 
