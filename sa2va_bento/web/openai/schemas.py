@@ -70,7 +70,7 @@ class ImagePart(_Asked):
 
 
 def _part_type(part: object) -> str | None:
-    given = cast("Mapping[str, object]", part) if isinstance(part, Mapping) else vars(part)
+    given = cast("Mapping[str, object]", part) if isinstance(part, Mapping) else {"type": getattr(part, "type", None)}
     stated = given.get("type")
     return stated if isinstance(stated, str) else None
 
