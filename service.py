@@ -4,19 +4,21 @@ import bentoml
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sa2va_bento.web import startup
+from sa2va_bento.web import protocol, shutdown, startup
 from sa2va_bento.web.app import build_app
 from sa2va_bento.web.bentoml_descriptors import HealthOutput, NoInput, ProcessInput, ProcessOutput
 from sa2va_bento.web.endpoints import listed
 from sa2va_bento.web.errors import answering_errors
+from sa2va_bento.web.gate import Gate
 from sa2va_bento.web.health import answer_health
-from sa2va_bento.web.middleware import middlewares
+from sa2va_bento.web.middleware import middlewares, outer_middlewares
 from sa2va_bento.web.process import answer_process
 from sa2va_bento.web.runtime import Runtime
 
+startup.follow_supervisor()
+startup.share_folder()
 settings = startup.settings_or_exit()
 startup.configure_logging(settings.log_level)
-startup.leave_tracing_out()
 runtime = Runtime(settings)
 
 
@@ -40,7 +42,7 @@ class Sa2VA:
     @staticmethod
     def supervise() -> None:
         """Runs once in the supervisor, before the worker starts."""
-        startup.listen_for_failure()
+        startup.supervise()
 
     @bentoml.on_shutdown
     def close(self) -> None:
@@ -66,3 +68,7 @@ class Sa2VA:
 
 for middleware, options in middlewares(settings):
     Sa2VA.add_asgi_middleware(middleware, **options)
+startup.settle_tracing(Sa2VA)
+if startup.is_worker():
+    protocol.install(settings, Gate(runtime, outer_middlewares))
+    shutdown.install(runtime)

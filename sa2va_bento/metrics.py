@@ -2,7 +2,7 @@
 
 Names follow Prometheus' conventions; `requests_running`, `requests_waiting` and `kv_cache_usage_ratio` are what
 autoscalers read (KEDA, and the Gateway API's model server protocol). Under BentoML the values of all worker processes
-are files in a folder that `PROMETHEUS_MULTIPROC_DIR` names, which prometheus-client adds up.
+are files in a folder of the service's own (`web/startup.py`), which prometheus-client adds up.
 """
 
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Gauge, Histogram

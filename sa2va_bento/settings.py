@@ -137,9 +137,11 @@ class Settings(BaseModel):
     @classmethod
     def _check_keys(cls, keys: SecretStr | None) -> SecretStr | None:
         """A value without a key in it is a secret that has got lost: it must not open the service."""
-        given = (NO_KEYS,) if keys is None else _split(keys.get_secret_value())
-        if not given or (NO_KEYS in given and len(given) > 1):
+        given = [NO_KEYS] if keys is None else [key.lower() for key in _split(keys.get_secret_value())]
+        if not given:
             raise ValueError(f"no key in it; set keys, or {NO_KEYS} for a service that is open to everybody")
+        if NO_KEYS in given and len(given) > 1:
+            raise ValueError(f"{NO_KEYS} is not a key")
         return keys
 
     @property
@@ -156,7 +158,7 @@ class Settings(BaseModel):
     def keys(self) -> tuple[str, ...]:
         """The keys in force; none asks for none."""
         given = _split(self.api_keys.get_secret_value()) if self.api_keys else ()
-        return () if given == (NO_KEYS,) else given
+        return () if [key.lower() for key in given] == [NO_KEYS] else given
 
     @property
     def shutdown_grace_s(self) -> float:

@@ -1,26 +1,37 @@
 """Pictures as they arrive (bytes, base64, data URLs) to upright 8-bit RGB images.
 
-What a client sends decides nothing here but the pixels: the format is sniffed, the size is checked from the
-header before a pixel is decoded, and every failure is an error of `sa2va_bento.errors` in the client's terms.
+What a client sends decides nothing here but the pixels: the format is sniffed, the file's structure and the size in its
+header are checked before Pillow sees it, what holds no pixels is left out, and every failure is an error of
+`sa2va_bento.errors` in the client's terms.
 """
 
-import base64
 import binascii
-import io
 import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
-from sa2va_bento.errors import BadRequestError, PayloadTooLargeError, UnsupportedMediaError
-from sa2va_bento.media.png import scale_clear_color, without_metadata
-from sa2va_bento.media.tiff import has_float_samples, has_white_at_zero
+from sa2va_bento.errors import BadRequestError, PayloadTooLargeError, Sa2VAError, UnsupportedMediaError
+from sa2va_bento.media import bmp, gif, jpeg, png, tiff, webp
+from sa2va_bento.media.color import to_rgb
+from sa2va_bento.media.deadline import WatchedFile, check_deadline
+from sa2va_bento.media.orientation import turn_upright
+from sa2va_bento.media.stripped import Stripped, damaged
 
 MAX_SIDE = 65_535
 """Longest side in pixels, the most that a JPEG can have."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_STRIP: dict[str, Callable[[bytes, str], Stripped]] = {
+    "JPEG": jpeg.strip,
+    "PNG": png.strip,
+    "WEBP": webp.strip,
+    "GIF": gif.strip,
+    "BMP": bmp.strip,
+    "TIFF": tiff.strip,
+}
+FORMATS = tuple(_STRIP)
 _SUPPORTED = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 
 _MAGIC = {
@@ -49,13 +60,18 @@ _MAGIC = {
 }
 """How files begin: of the supported formats, and of those to be refused by name rather than as no picture at all."""
 
-_URLSAFE = str.maketrans("-_", "+/")
+_WHITE_SPACE = b" \t\n\r\v\f\x1c\x1d\x1e\x1f"
+_ANY_WHITE_SPACE = re.compile(rb"[ \t-\r\x1c-\x1f]")
+_STANDARD = bytes.maketrans(b"-_", b"+/")
+_ESCAPES = {b"%3D": b"=", b"%2B": b"+", b"%2F": b"/", b"%20": b"", b"%0A": b"", b"%0D": b"", b"%09": b""}
+"""Percent-encoding of what base64 has and URLs may not, and of white space (RFC 3986)."""
 
 
 def decode_base64(text: str, field: str = "base64Image") -> bytes:
     """Bytes of a base64 text or of a base64 data URL.
 
-    White space is skipped, the URL-safe alphabet and missing padding are accepted; nothing else is.
+    White space is skipped, the URL-safe alphabet and missing padding are accepted, and in data URLs percent-encoding;
+    nothing else is. Time is linear in the text, memory three times its size at most, the text included.
 
     Args:
         text: What the client sent.
@@ -64,31 +80,51 @@ def decode_base64(text: str, field: str = "base64Image") -> bytes:
     Raises:
         BadRequestError: It is empty or not base64.
     """
-    payload = text.strip()
-    if payload[:5].lower() == "data:":
-        header, comma, payload = payload.partition(",")
-        if not comma or not header.lower().endswith(";base64"):
-            raise BadRequestError(f"{field}: a data URL must read data:<type>;base64,<data>")
-    payload = "".join(payload.split())
-    if "-" in payload or "_" in payload:
-        payload = _to_standard_alphabet(payload, field)
-    payload = payload.rstrip("=") if len(payload) - len(payload.rstrip("=")) <= 2 else payload
     try:
-        data = base64.b64decode(payload + "=" * (-len(payload) % 4), validate=True)
-    except (binascii.Error, ValueError):
+        data = binascii.a2b_base64(_strict_base64(text, field), strict_mode=True)
+    except (binascii.Error, UnicodeEncodeError):
         raise BadRequestError(f"{field}: not valid base64") from None
     if not data:
         raise BadRequestError(f"{field}: empty")
     return data
 
 
-def _to_standard_alphabet(payload: str, field: str) -> str:
-    if "+" in payload or "/" in payload:
-        raise BadRequestError(f"{field}: not valid base64 (it mixes the standard and the URL-safe alphabet)")
-    return payload.translate(_URLSAFE)
+def _strict_base64(text: str, field: str) -> bytes:
+    """The payload in the standard alphabet, without white space, and padded. Raises UnicodeEncodeError besides."""
+    payload = text.strip().encode("ascii")
+    if payload[:5].lower() == b"data:":
+        payload = payload[_end_of_header(payload, field) :]
+        for escape, byte in _ESCAPES.items() if b"%" in payload else ():
+            payload = payload.replace(escape, byte).replace(escape.lower(), byte)
+    if _ANY_WHITE_SPACE.search(payload):
+        payload = payload.translate(None, _WHITE_SPACE)
+    if b"-" in payload or b"_" in payload:
+        if b"+" in payload or b"/" in payload:
+            raise BadRequestError(f"{field}: not valid base64 (it mixes the standard and the URL-safe alphabet)")
+        payload = payload.translate(_STANDARD)
+    padding = sum(payload[-place:].startswith(b"=") for place in (1, 2))
+    missing = -(len(payload) - padding) % 4 - padding
+    return payload[:missing] if missing < 0 else payload + b"=" * missing
 
 
-def decode_image(data: bytes, max_pixels: int, field: str = "base64Image") -> Image.Image:
+def _end_of_header(url: bytes, field: str) -> int:
+    """Where the data of a data URL begins (RFC 2397)."""
+    comma = url.find(b",")
+    if url[: max(comma, 0)].rpartition(b";")[2].strip().lower() != b"base64":
+        raise BadRequestError(f"{field}: a data URL must read data:<type>;base64,<data>")
+    return comma + 1
+
+
+class Opened(NamedTuple):
+    """A picture of which the header is read, and what else may tell its orientation, under the keys of `Image.info`."""
+
+    image: ImageFile.ImageFile
+    metadata: Mapping[Any, object]
+
+
+def decode_image(
+    data: bytes, max_pixels: int, field: str = "base64Image", deadline: float | None = None
+) -> Image.Image:
     """An upright RGB image (8 bits) of the first frame of an encoded picture.
 
     Transparency is laid on white, grey of 16 or 32 bits is scaled to 8.
@@ -97,24 +133,32 @@ def decode_image(data: bytes, max_pixels: int, field: str = "base64Image") -> Im
         data: JPEG, PNG, WebP, GIF, BMP or TIFF.
         max_pixels: Most pixels (width x height); checked before decoding.
         field: Name in the request, for messages.
+        deadline: When to give up, a value of `time.monotonic()`; None never does. Some steps can't be stopped: WebP,
+            packed TIFF, and the last of a progressive JPEG.
 
     Raises:
         BadRequestError: Not a picture, or a truncated or damaged one.
         UnsupportedMediaError: A picture in another format, or of floating-point or LAB levels.
-        PayloadTooLargeError: Too many pixels.
+        PayloadTooLargeError: Too many pixels, or too complex a file for what it shows.
+        DeadlineExceededError: The deadline has passed.
     """
-    image = open_image(data, max_pixels, field)
+    image, metadata = open_image(data, max_pixels, field, deadline)
     try:
-        image.load()
-        _turn_upright(image)
-        return _to_rgb(image)
+        frame = _load(image)
+        check_deadline(deadline)
+        is_falling = tiff.has_white_at_zero(image)
+        image = turn_upright(frame, {**frame.info, **metadata})
+        del frame  # nothing holds the file any more
+        return to_rgb(image, is_falling, deadline)
+    except Sa2VAError:
+        raise
     except (MemoryError, Image.DecompressionBombError):
         raise PayloadTooLargeError(f"{field}: the picture is too large to decode") from None
     except Exception:  # Pillow's decoders raise whatever their parsers run into
-        raise BadRequestError(f"{field}: the picture is truncated or damaged") from None
+        raise damaged(field) from None
 
 
-def open_image(data: bytes, max_pixels: int, field: str) -> Image.Image:
+def open_image(data: bytes, max_pixels: int, field: str, deadline: float | None = None) -> Opened:
     """Reads the header only: an image of a supported format and a permitted size, not yet decoded.
 
     Raises:
@@ -125,18 +169,33 @@ def open_image(data: bytes, max_pixels: int, field: str) -> Image.Image:
         raise BadRequestError(f"{field}: not a picture (expected {_SUPPORTED})")
     if name not in FORMATS:
         raise _unsupported(name, field)
-    if name == "TIFF" and has_float_samples(data):
-        raise _unsupported("a TIFF of floating-point numbers", field)
     try:
-        image = Image.open(io.BytesIO(without_metadata(data) if name == "PNG" else data), formats=[name])
+        stripped = _STRIP[name](data, field)
+        image = _open(stripped, name, deadline)
+    except Sa2VAError:
+        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise PayloadTooLargeError(f"{field}: {_too_many(max_pixels)}") from None
     except Exception:  # as above, already in the header
-        raise BadRequestError(f"{field}: the picture is truncated or damaged") from None
+        raise damaged(field) from None
     if image.mode == "LAB":
         raise _unsupported("the LAB colour space", field)
     _check_size(image.size, max_pixels, field)
-    scale_clear_color(image)
+    png.scale_clear_color(image)
+    return Opened(image, stripped.metadata)
+
+
+def _open(stripped: Stripped, name: str, deadline: float | None) -> ImageFile.ImageFile:
+    image = Image.open(WatchedFile(stripped.data, deadline, stripped.stops, stripped.patch), formats=[name])
+    assert isinstance(image, ImageFile.ImageFile)
+    image.decodermaxblock = stripped.block
+    return image
+
+
+def _load(image: ImageFile.ImageFile) -> Image.Image:
+    if isinstance(image, WebPImageFile):
+        return webp.first_frame(image)
+    image.load()
     return image
 
 
@@ -159,51 +218,3 @@ def _check_size(size: tuple[int, int], max_pixels: int, field: str) -> None:
 
 def _too_many(max_pixels: int) -> str:
     return f"over the limit of {max_pixels / 1e6:g} million pixels"
-
-
-def _turn_upright(image: Image.Image) -> None:
-    """Turns a decoded image in place as its EXIF orientation asks; unreadable EXIF asks nothing."""
-    try:
-        ImageOps.exif_transpose(image, in_place=True)
-    except MemoryError:
-        raise
-    except Exception:  # any malformed tag
-        return
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        return _deep_grey_to_rgb(image)
-    if image.has_transparency_data:
-        return _on_white(image.convert("RGBA"))
-    plain = image.convert("RGB")  # a fresh image even from RGB: no file handle travels on,
-    plain.info.clear()  # nor metadata
-    return plain
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    white = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(white, image).convert("RGB")
-
-
-def _deep_grey_to_rgb(image: Image.Image) -> Image.Image:
-    """Of 16 or 32 bits, in the modes that Pillow calls I."""
-    levels = np.asarray(image)
-    grey = _to_8_bit(65_535 - levels if image.mode != "I" and has_white_at_zero(image) else levels)
-    if (clear := image.info.get("transparency")) is not None:
-        grey[levels == clear] = 255
-    return Image.fromarray(grey).convert("RGB")
-
-
-def _to_8_bit(levels: NDArray[np.integer]) -> NDArray[np.uint8]:
-    """Grey levels (H, W) to 0..255, by the range that their type and extremes suggest.
-
-    Unsigned 16-bit levels span 0..65535. Wider types carry no range: values within 0..255 or 0..65535 are taken to
-    span it, anything else is stretched from its least to its greatest.
-    """
-    if levels.dtype.itemsize == 2:
-        return np.round(levels.astype(np.float32) / 257).astype(np.uint8)
-    low, high = int(levels.min()), int(levels.max())
-    if low >= 0 and high <= 65_535:
-        low, high = 0, 255 if high <= 255 else 65_535
-    return np.round((levels.astype(np.float64) - low) / max(high - low, 1) * 255).astype(np.uint8)

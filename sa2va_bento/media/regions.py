@@ -1,18 +1,20 @@
 """Visual prompts as clients send them (boxes, polygons, RLE or PNG masks) to boolean masks (H, W).
 
 Coordinates are pixels of the picture as displayed; the pixel in the upper left corner covers 0..1 both ways.
-Every refusal is a `BadRequestError` that begins with the name of the region's field.
+Every refusal begins with the name of the region's field: a `BadRequestError`, or a `PayloadTooLargeError` of what would
+cost too much.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sa2va_bento.errors import BadRequestError
+from sa2va_bento.errors import BadRequestError, DeadlineExceededError, PayloadTooLargeError
+from sa2va_bento.media.color import strips
+from sa2va_bento.media.deadline import check_deadline
 from sa2va_bento.media.images import MAX_SIDE, decode_base64, open_image, sniff_format
 from sa2va_bento.media.mask_formats import Mask, Points
 
@@ -22,11 +24,41 @@ Size = tuple[int, int]
 MOST_OUTSIDE = 1.0
 """Pixels by which a shape may leave the picture and is clipped rather than refused: rounding, and ends counted in."""
 
-MOST_CROSSINGS = 2**21
+MOST_CROSSINGS = 2**19
 """Most times that a polygon's edges may cross rows of pixels.
 
-Outlines of things cross a picture's rows a few times each; these are 32 crossings of each row of the tallest picture.
-At 0.15 us and 50 bytes each they take 0.3 s and 100 MB."""
+Outlines of things cross a picture's rows a few times each; these are 8 crossings of each row of the tallest picture, 170
+of one of 3000. At 0.2 us and 50 bytes each they take 0.1 s and 25 MB."""
+
+MOST_POINTS = 2**17
+"""Most points in all polygons of a request together, at 2 us each: 0.25 s. Outlines drawn by hand have hundreds."""
+
+MOST_RUNS = 2**21
+"""Most runs of a run-length encoding, or characters of a compressed one: 0.2 s and 140 MB. Things have a few for each
+column of a picture."""
+
+MOST_PIXELS = 2**28
+"""Most pixels in the masks of a request together, a byte each: 16 regions of a picture of 16 million pixels, or 5 of one
+of 50."""
+
+
+def check_total(masks: int, points: int, size: Size, field: str = "regions") -> None:
+    """Refuses what the regions of a request would cost together, before the first becomes a mask.
+
+    Args:
+        masks: How many regions there are.
+        points: Points of all that are polygons.
+        size: Of the picture.
+        field: Name in the request, for the message.
+
+    Raises:
+        PayloadTooLargeError: over `MOST_PIXELS` or `MOST_POINTS`.
+    """
+    most = MOST_PIXELS // (size[0] * size[1])
+    if masks > most:
+        raise PayloadTooLargeError(f"{field}: {masks} of them, {most} at most are taken with {_by(size)} pixels")
+    if points > MOST_POINTS:
+        raise PayloadTooLargeError(f"{field}: {points} points of polygons, {MOST_POINTS} at most are taken")
 
 
 def box_to_mask(box: Sequence[float], size: Size, field: str) -> Mask:
@@ -54,8 +86,8 @@ def polygon_to_mask(points: Sequence[tuple[float, float]], size: Size, field: st
     It takes time and memory linear in the points, the crossings of edges with rows, and the pixels of the picture.
 
     Raises:
-        BadRequestError: a point outside the picture by more than `MOST_OUTSIDE`, over `MOST_CROSSINGS` crossings, or
-            no pixel inside the polygon.
+        BadRequestError: a point outside the picture by more than `MOST_OUTSIDE`, or no pixel inside the polygon.
+        PayloadTooLargeError: over `MOST_CROSSINGS`.
     """
     corners = np.array(points, np.float64).reshape(-1, 2)
     _check_inside(corners, size, field)
@@ -80,7 +112,9 @@ def _crossings(corners: Points, size: Size, field: str) -> tuple[NDArray[np.int6
     counts = stop - first
     total = int(counts.sum())
     if total > MOST_CROSSINGS:
-        raise BadRequestError(f"{field}: its edges cross {total} rows of pixels, {MOST_CROSSINGS} at most are taken")
+        raise PayloadTooLargeError(
+            f"{field}: its edges cross {total} rows of pixels, {MOST_CROSSINGS} at most are taken"
+        )
     rows = np.arange(total) + np.repeat(first - (np.cumsum(counts) - counts), counts)
     across, down = (lower - upper).T
     slope = across / np.where(counts > 0, down, 1)
@@ -104,10 +138,13 @@ def rle_to_mask(rle_size: Sequence[int], counts: str | Sequence[int], size: Size
 
     Raises:
         BadRequestError: malformed runs, a size that is not the picture's, or an empty mask.
+        PayloadTooLargeError: over `MOST_RUNS`.
     """
     width, height = size
     if list(rle_size) != [height, width]:
         raise BadRequestError(f"{field}: size is {list(rle_size)}, the picture's [h, w] is {[height, width]}")
+    if len(counts) > MOST_RUNS:
+        raise PayloadTooLargeError(f"{field}: counts has a length of {len(counts)}, {MOST_RUNS} at most are taken")
     runs = _unpack_counts(counts, field) if isinstance(counts, str) else _as_runs(counts, field)
     if (runs < 0).any() or int(runs.sum()) != width * height or runs.max() > width * height:
         raise BadRequestError(f"{field}: the runs of counts do not add up to {width}x{height} pixels")
@@ -115,28 +152,38 @@ def rle_to_mask(rle_size: Sequence[int], counts: str | Sequence[int], size: Size
     return _not_empty(np.repeat(values, runs).reshape(width, height).T, field)
 
 
-def png_to_mask(text: str, size: Size, field: str) -> Mask:
-    """Every pixel of a PNG (base64 or data URL) that is not black.
+def png_to_mask(text: str, size: Size, field: str, deadline: float | None = None) -> Mask:
+    """Every pixel of a PNG (base64 or data URL) that is not black. `deadline` is a value of `time.monotonic()`.
 
     Raises:
         BadRequestError: not a PNG, a damaged one, a size that is not the picture's, or all black.
+        PayloadTooLargeError: too complex a file.
+        DeadlineExceededError: the deadline has passed.
     """
     data = decode_base64(text, field)
     if sniff_format(data) != "PNG":
         raise BadRequestError(f"{field}: a mask must be a PNG")
-    image = open_image(data, MAX_SIDE**2, field)  # the size must match before it is decoded
+    image = open_image(data, MAX_SIDE**2, field, deadline).image  # the size must match before it is decoded
     if image.size != size:
         raise BadRequestError(f"{field}: the mask has {_by(image.size)} pixels, the picture {_by(size)}")
-    return _not_empty(_levels(image, field) > 0, field)
+    return _not_empty(_not_black(image, field, deadline), field)
 
 
-def _levels(image: Image.Image, field: str) -> NDArray[Any]:
-    """Decodes an image to grey levels (H, W)."""
+def _not_black(image: Image.Image, field: str, deadline: float | None) -> Mask:
+    """Decodes an image; a few rows at a time become levels."""
+    mask = np.empty(image.size[::-1], bool)
     try:
         image.load()
-        return np.asarray(image if image.mode in ("1", "I;16") else image.convert("L"))
+        for box in strips(image.size):
+            check_deadline(deadline)
+            part = image.crop(box)
+            levels = np.asarray(part if part.mode in ("1", "L", "I;16") else part.convert("L"))
+            np.greater(levels, 0, out=mask[box[1] : box[3]])
+    except DeadlineExceededError:
+        raise
     except Exception:  # Pillow's decoders raise whatever their parsers run into
         raise BadRequestError(f"{field}: the PNG is truncated or damaged") from None
+    return mask
 
 
 def _as_runs(counts: Sequence[int], field: str) -> NDArray[np.int64]:

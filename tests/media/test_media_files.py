@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from sa2va_bento.errors import BadRequestError, UnsupportedMediaError
+from sa2va_bento.errors import BadRequestError, PayloadTooLargeError, UnsupportedMediaError
 from sa2va_bento.media.images import decode_image
 from sa2va_bento.media.png import without_metadata
 from sa2va_bento.media.regions import png_to_mask
@@ -67,7 +67,7 @@ def test_pillow_keeps_its_limit_for_texts() -> None:
 def test_leaving_metadata_out_takes_linear_time() -> None:
     begun = time.monotonic()
     bomb = chunk(b"zTXt", b"exif\0\0" + zlib.compress(bytes(1_000_000), 9))
-    image = decode_image(with_chunks(chunk(b"abCd", b"") * 200_000, bomb * 5000), LIMIT)
+    image = decode_image(with_chunks(chunk(b"abCd", b"") * 60_000, bomb * 5000), LIMIT)
     assert image.size == (48, 32)
     assert time.monotonic() - begun < 3
 
@@ -188,5 +188,5 @@ def test_white_is_zero_in_packed_files_too() -> None:
 @pytest.mark.parametrize("at", range(0, 160, 7))
 def test_damaged_tiffs_are_refused(at: int) -> None:
     data = FLOATS["float32 RGB"]
-    with pytest.raises((BadRequestError, UnsupportedMediaError), match=r"^image: "):
+    with pytest.raises((BadRequestError, PayloadTooLargeError, UnsupportedMediaError), match=r"^image: "):
         decode_image(data[:at] + b"\xff" * 7 + data[at + 7 : -20], LIMIT, "image")
