@@ -132,8 +132,10 @@ def measure(kind: str, times: float, seconds: float) -> dict[str, float]:
 
 
 def _worker(port: int) -> psutil.Process:
+    """The process that answers: of those around the socket the one with the most memory."""
     for connection in psutil.net_connections("tcp"):
-        if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr[1] == port and connection.pid:
+        is_listening = connection.status == psutil.CONN_LISTEN and connection.pid
+        if is_listening and getattr(connection.laddr, "port", None) == port:
             family = [psutil.Process(connection.pid), *psutil.Process(connection.pid).children(recursive=True)]
             return max(family, key=lambda process: process.memory_info().rss)
     raise SystemExit("the service does not listen")

@@ -27,8 +27,8 @@ MOST_OUTSIDE = 1.0
 MOST_CROSSINGS = 2**19
 """Most times that a polygon's edges may cross rows of pixels.
 
-Outlines of things cross a picture's rows a few times each; these are 8 crossings of each row of the tallest picture, 170
-of one of 3000. At 0.2 us and 50 bytes each they take 0.1 s and 25 MB."""
+Outlines of things cross a picture's rows a few times each; these are 8 crossings of each row of the tallest picture,
+or 170 of each of 3000. At 0.2 us and 50 bytes each they take 0.1 s and 25 MB."""
 
 MOST_POINTS = 2**17
 """Most points in all polygons of a request together, at 2 us each: 0.25 s. Outlines drawn by hand have hundreds."""
@@ -38,8 +38,8 @@ MOST_RUNS = 2**21
 column of a picture."""
 
 MOST_PIXELS = 2**28
-"""Most pixels in the masks of a request together, a byte each: 16 regions of a picture of 16 million pixels, or 5 of one
-of 50."""
+"""Most pixels in the masks of a request together, a byte each: 16 regions of a picture of 16 million pixels, or 5 of
+one of 50."""
 
 
 def check_total(masks: int, points: int, size: Size, field: str = "regions") -> None:

@@ -5,12 +5,12 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import cast
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from sa2va_bento import metrics
-from sa2va_bento.errors import InferenceError, Sa2VAError
+from sa2va_bento.errors import InferenceError, RequestCancelledError, Sa2VAError
 from sa2va_bento.types import RequestContext
 from sa2va_bento.web.openai.errors import openai_error, speaks_openai
 from sa2va_bento.web.statuses import STATUSES, status_of
@@ -51,6 +51,8 @@ def _status(error: Sa2VAError, scope: Scope) -> int:
 def known_error(error: Exception, scope: Scope) -> Sa2VAError:
     """One of our errors as it is; a bare internal error in place of any other, which is logged with its traceback.
     Every request that fails passes here once, and is counted."""
+    if isinstance(error, ClientDisconnect):
+        error = RequestCancelledError("the client went away")
     if not isinstance(error, Sa2VAError):
         logger.error("request %s failed", request_id_of(scope), exc_info=error)
         error = InferenceError(STATUSES[500].phrase)

@@ -31,7 +31,7 @@ class Gate:
             self._refuser = layer(self._refuser, **options)
 
     def __call__(self, scope: Scope) -> ASGIApp | None:
-        if scope["method"] != "POST" or scope["path"] not in GUARDED:
+        if scope["method"] != "POST" or scope["path"].rstrip("/") not in GUARDED:
             return None
         if refusal := self._refusal():
             scope["state"]["refusal"] = refusal

@@ -79,6 +79,7 @@ class Arrival:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        scope["path"] = without_slash(scope["path"])
         given = Headers(scope=scope).get(REQUEST_ID, "")
         request_id = given if _CLEAN_ID.fullmatch(given) else uuid.uuid4().hex
         context = RequestContext(request_id, self._timeout_s)
@@ -96,6 +97,11 @@ class Arrival:
             await self.app(scope, receive, send_with_id)
         finally:
             _note(scope, status, context)
+
+
+def without_slash(path: str) -> str:
+    """A path that ends with a slash means the one without: a redirect would lose the prefix that a proxy took off."""
+    return path.rstrip("/") or "/"
 
 
 def _note(scope: Scope, status: int, context: RequestContext) -> None:

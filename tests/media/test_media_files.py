@@ -14,25 +14,11 @@ from sa2va_bento.errors import BadRequestError, PayloadTooLargeError, Unsupporte
 from sa2va_bento.media.images import decode_image
 from sa2va_bento.media.png import without_metadata
 from sa2va_bento.media.regions import png_to_mask
+from tests.media.files import PNG, chunk, tiff, with_chunks, with_last_chunks
 from tests.pictures import b64, encode, quarters
 
 LIMIT = 1_000_000
-PNG = encode(quarters())
 LONG = b"x" * 2_100_000
-
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def with_chunks(*chunks: bytes, data: bytes = PNG) -> bytes:
-    """A PNG with more chunks after its header (8 + 25 bytes)."""
-    return data[:33] + b"".join(chunks) + data[33:]
-
-
-def with_last_chunks(*chunks: bytes, data: bytes = PNG) -> bytes:
-    """A PNG with more chunks before its last (12 bytes)."""
-    return data[:-12] + b"".join(chunks) + data[-12:]
 
 
 TEXTS = {
@@ -126,24 +112,6 @@ def png_of(bits: int, color: int, row: bytes, clear: bytes) -> bytes:
 )
 def test_the_clear_colour_of_a_png_is_laid_on_white(data: bytes, levels: tuple[int, int]) -> None:
     assert decode_image(data, LIMIT).tobytes() == bytes(level for level in levels for _ in range(3))
-
-
-def tiff(pixels: np.ndarray, photometric: int, sample_format: int, order: Literal["<", ">"] = "<") -> bytes:
-    """An uncompressed TIFF of pixels (H, W) or (H, W, samples), with `order` of its bytes."""
-    height, width, samples = (*pixels.shape, 1)[:3]
-    stored = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
-    tags = {256: [width], 257: [height], 258: [8 * pixels.itemsize] * samples, 259: [1], 262: [photometric]}
-    tags |= {273: [8], 277: [samples], 278: [height], 279: [len(stored)], 339: [sample_format] * samples}
-    start = 8 + len(stored)
-    entries, tail = b"", b""
-    for tag, values in tags.items():
-        packed = struct.pack(f"{order}{len(values)}H", *values)
-        if len(packed) > 4:
-            place = start + 2 + 12 * len(tags) + 4 + len(tail)
-            tail, packed = tail + packed, struct.pack(f"{order}I", place)
-        entries += struct.pack(f"{order}HHI", tag, 3, len(values)) + packed.ljust(4, b"\0")
-    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", start)
-    return head + stored + struct.pack(f"{order}H", len(tags)) + entries + bytes(4) + tail
 
 
 GREY = np.array([[0, 128, 255], [64, 32, 16]], np.uint8)

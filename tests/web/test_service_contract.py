@@ -279,3 +279,10 @@ def test_a_body_over_the_limit_is_answered_on_a_socket(url: str) -> None:
             assert response.status_code == 413
             assert "2 MiB" in response.json()["error"]
         assert client.post("/process", json=GOOD).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/process/", "/process//", "/health/", "/v1/models/"])
+def test_a_trailing_slash_changes_nothing(client: TestClient, path: str) -> None:
+    asked = {"json": GOOD} if "process" in path else {}
+    answer = client.request("POST" if asked else "GET", path, follow_redirects=False, **asked)
+    assert answer.status_code == 200

@@ -47,7 +47,7 @@ def process_image(
         covered = cells_of(mask, config.cells_per_side)
         if not covered.any():
             covered = nearest_cell(mask, config.cells_per_side)
-            warnings.append(f"region{number} is smaller than an image cell; its nearest cell stands for it")
+            warnings.append(f"region{number} misses every sampling point; the image cell nearest to it stands for it")
         cells.append(covered.flatten().numpy())
     grid, key = tile_grid(image.size, config.tiles, max_tiles), content_key(image)
     count = tile_count(grid, config.tiles)
