@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 from PIL import Image, ImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from sa2va_bento.errors import BadRequestError, PayloadTooLargeError, Sa2VAError, UnsupportedMediaError
+from sa2va_bento.errors import BadRequestError, PayloadTooLargeError, Sa2VAError
 from sa2va_bento.media import bmp, gif, jpeg, png, tiff, webp
 from sa2va_bento.media.color import to_rgb
 from sa2va_bento.media.deadline import WatchedFile, check_deadline
 from sa2va_bento.media.orientation import turn_upright
-from sa2va_bento.media.stripped import Stripped, damaged
+from sa2va_bento.media.stripped import SUPPORTED, Stripped, damaged, unsupported
 
 MAX_SIDE = 65_535
 """Longest side in pixels, the most that a JPEG can have."""
@@ -32,7 +32,6 @@ _STRIP: dict[str, Callable[[bytes, str], Stripped]] = {
     "TIFF": tiff.strip,
 }
 FORMATS = tuple(_STRIP)
-_SUPPORTED = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 
 _MAGIC = {
     "JPEG": rb"\xff\xd8\xff",
@@ -166,9 +165,9 @@ def open_image(data: bytes, max_pixels: int, field: str, deadline: float | None 
     """
     name = sniff_format(data)
     if name is None:
-        raise BadRequestError(f"{field}: not a picture (expected {_SUPPORTED})")
+        raise BadRequestError(f"{field}: not a picture (expected {SUPPORTED})")
     if name not in FORMATS:
-        raise _unsupported(name, field)
+        raise unsupported(name, field)
     try:
         stripped = _STRIP[name](data, field)
         image = _open(stripped, name, deadline)
@@ -179,7 +178,7 @@ def open_image(data: bytes, max_pixels: int, field: str, deadline: float | None 
     except Exception:  # as above, already in the header
         raise damaged(field) from None
     if image.mode == "LAB":
-        raise _unsupported("the LAB colour space", field)
+        raise unsupported("the LAB colour space", field)
     _check_size(image.size, max_pixels, field)
     png.scale_clear_color(image)
     return Opened(image, stripped.metadata)
@@ -202,10 +201,6 @@ def _load(image: ImageFile.ImageFile) -> Image.Image:
 def sniff_format(data: bytes) -> str | None:
     """Name of the format that the first bytes announce, or None when they are no picture's."""
     return next((name for name, magic in _MAGIC.items() if re.match(magic, data[:64], re.DOTALL)), None)
-
-
-def _unsupported(what: str, field: str) -> UnsupportedMediaError:
-    return UnsupportedMediaError(f"{field}: {what} is not supported (expected {_SUPPORTED})")
 
 
 def _check_size(size: tuple[int, int], max_pixels: int, field: str) -> None:

@@ -4,7 +4,9 @@ would cost more than its pixels."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sa2va_bento.errors import BadRequestError, PayloadTooLargeError
+from sa2va_bento.errors import BadRequestError, PayloadTooLargeError, UnsupportedMediaError
+
+SUPPORTED = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 
 BLOCK = 2**16
 """Bytes that are decoded between two looks at the clock, unless a format packs tighter: Pillow's own measure.
@@ -39,3 +41,8 @@ def too_complex(name: str, what: str) -> PayloadTooLargeError:
 def damaged(name: str) -> BadRequestError:
     """The refusal of a picture that can't be read; `name` is its field in the request."""
     return BadRequestError(f"{name}: the picture is truncated or damaged")
+
+
+def unsupported(what: str, name: str) -> UnsupportedMediaError:
+    """The refusal of a picture of another kind; `name` is its field in the request."""
+    return UnsupportedMediaError(f"{name}: {what} is not supported (expected {SUPPORTED})")

@@ -5,14 +5,14 @@ A directory can announce millions of strips, tiles far larger than the picture, 
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from PIL import Image, TiffImagePlugin
 
-from sa2va_bento.errors import UnsupportedMediaError
 from sa2va_bento.media import jpeg
 from sa2va_bento.media.orientation import MOST_TEXT
-from sa2va_bento.media.stripped import Stripped, damaged, too_complex
-from sa2va_bento.media.tiff_directory import INTEGERS, MOST_ENTRIES, Directory, read_directory
+from sa2va_bento.media.stripped import Stripped, damaged, too_complex, unsupported
+from sa2va_bento.media.tiff_directory import INTEGERS, MOST_ENTRIES, Directory, Entry, read_directory
 
 MOST_PIECES = 2**16
 """Most strips or tiles: writers fill 8 KB or more with one, 18,000 of them with 50 million pixels."""
@@ -34,11 +34,11 @@ _WIDTH, _HEIGHT, _COMPRESSION, _STRIPS, _CHANNELS, _ROWS, _STRIP_BYTES = 256, 25
 _PLANES, _COLOURS, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 284, 320, 322, 323, 324, 325
 _FORMAT, _JPEG_TABLES, _YCBCR_COEFFICIENTS, _REFERENCE_LEVELS, _XMP = 339, 347, 529, 532, 700
 
-_MOST: dict[int, int] = dict.fromkeys((_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES), MOST_PIECES)
-_MOST |= {_COLOURS: 3 * 2**16, _JPEG_TABLES: 2**16}
+_MOST = {_COLOURS: 3 * 2**16, _JPEG_TABLES: 2**16}
+_PIECES = frozenset({_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES})
 _OF_OTHER_TYPES = frozenset({_JPEG_TABLES, _YCBCR_COEFFICIENTS, _REFERENCE_LEVELS})
-_KEPT = frozenset({*range(254, 260), 262, 266, _STRIPS, *range(_CHANNELS, 280), _PLANES, 292, 293, 317, _COLOURS})
-_KEPT |= frozenset({*range(322, 326), 332, 338, _FORMAT, _JPEG_TABLES, *range(512, 522), *range(529, 533)})
+_SEEN = frozenset({*range(254, 260), 262, 266, _STRIPS, *range(_CHANNELS, 280), _PLANES, 292, 293, 317, _COLOURS})
+_SEEN |= frozenset({*range(322, 326), 332, 338, _FORMAT, _JPEG_TABLES, *range(512, 522), *range(529, 533)})
 """Tags that tell what the pixels are: no metadata, no further directories, and no orientation, which is read here."""
 
 _UNPACKED = 1
@@ -62,16 +62,17 @@ def strip(data: bytes, name: str) -> Stripped:
         UnsupportedMediaError: floating-point samples, or a BigTIFF that is big-endian.
     """
     if data.startswith(b"MM\0+"):  # Pillow takes it for another
-        raise UnsupportedMediaError(f"{name}: a big-endian BigTIFF is not supported")
+        raise unsupported("a big-endian BigTIFF", name)
     directory = _read(data, name)
     if not _FLOATS.isdisjoint(directory.values(_FORMAT)):
-        raise UnsupportedMediaError(f"{name}: a TIFF of floating-point numbers is not supported")
-    kept = [tag for tag, entry in directory.entries.items() if _is_kept(tag, entry.kind)]
-    patch = directory.packed(kept)
-    _check_values(directory, kept, directory.place + len(patch), name)
-    _check_pieces(directory, name)
+        raise unsupported("a TIFF of floating-point numbers", name)
+    entries = {tag: entry for tag, entry in directory.entries.items() if _is_seen(tag, entry, len(data))}
+    seen = replace(directory, entries=entries)
+    patch = seen.packed()
+    _check_places(seen, seen.place + len(patch), name)
+    _check_pieces(seen, name)
     metadata = {"exif": data, "xmp": directory.content(_XMP, MOST_TEXT)}
-    return Stripped(data, metadata, patch=(directory.place, patch))
+    return Stripped(data, metadata, patch=(seen.place, patch))
 
 
 def _read(data: bytes, name: str) -> Directory:
@@ -83,16 +84,16 @@ def _read(data: bytes, name: str) -> Directory:
     return directory
 
 
-def _is_kept(tag: int, kind: int) -> bool:
-    return tag in _KEPT and (kind in INTEGERS or tag in _OF_OTHER_TYPES)
+def _is_seen(tag: int, entry: Entry, size: int) -> bool:
+    """Whether Pillow is to see an entry. One whose values lie beyond the file, or are far too many, tells nothing."""
+    is_typed = entry.kind in INTEGERS or tag in _OF_OTHER_TYPES
+    is_there = entry.is_inside or entry.place + entry.size <= size
+    return tag in _SEEN and is_typed and is_there and (tag in _PIECES or entry.count <= _MOST.get(tag, _MOST_VALUES))
 
 
-def _check_values(directory: Directory, tags: Iterable[int], end: int, name: str) -> None:
-    """That no tag has too many, and none lie within the directory, which is written anew up to `end`."""
-    for tag in tags:
-        entry, most = directory.entries[tag], _MOST.get(tag, _MOST_VALUES)
-        if entry.count > most:
-            raise too_complex(name, f"{entry.count} values of tag {tag}, {most} at most are taken")
+def _check_places(directory: Directory, end: int, name: str) -> None:
+    """That no values lie within the directory, which is written anew up to `end`."""
+    for entry in directory.entries.values():
         if not entry.is_inside and entry.place < end and entry.place + entry.size > directory.place:
             raise damaged(name)
 
@@ -104,8 +105,8 @@ def _check_pieces(directory: Directory, name: str) -> None:
     planes = _positive(directory, _CHANNELS, 1) if directory.first(_PLANES) == 2 else 1
     strips = -(-height // _positive(directory, _ROWS, height))
     tiles = -(-width // across) * -(-height // down)
-    _check_number(directory, _STRIPS, strips * planes, name)
-    _check_number(directory, _TILES, tiles * planes, name)
+    for tag, needed in ((_STRIPS, strips), (_STRIP_BYTES, strips), (_TILES, tiles), (_TILE_BYTES, tiles)):
+        _check_number(directory, tag, min(needed * planes, MOST_PIECES), name)
     if tiles * across * down > 4 * width * height + MOST_PADDING:
         raise too_complex(name, f"tiles of {across}x{down} pixels for a picture of {width}x{height}")
     if (directory.first(_COMPRESSION) or _UNPACKED) != _UNPACKED:
@@ -117,10 +118,10 @@ def _positive(directory: Directory, tag: int, default: int) -> int:
     return max(1, directory.first(tag) or default)
 
 
-def _check_number(directory: Directory, tag: int, needed: int, name: str) -> None:
+def _check_number(directory: Directory, tag: int, most: int, name: str) -> None:
     entry = directory.entries.get(tag)
-    if entry and entry.count > needed:
-        raise too_complex(name, f"{entry.count} strips or tiles where {needed} hold the picture")
+    if entry and entry.count > most:
+        raise too_complex(name, f"{entry.count} strips or tiles, {most} at most are taken with its size")
 
 
 def _check_packed(directory: Directory, tag: int, bytes_tag: int, name: str) -> None:

@@ -82,9 +82,9 @@ class Directory:
             return b""
         return self.data[entry.place : entry.place + min(entry.count, most)]
 
-    def packed(self, tags: Sequence[int]) -> bytes:
-        """A directory of some of the entries, which has none after it."""
-        kept = [self.entries[tag].raw for tag in sorted(tags)]
+    def packed(self) -> bytes:
+        """A directory of these entries, which has none after it."""
+        kept = [self.entries[tag].raw for tag in sorted(self.entries)]
         count, following = self.order + self.form.count, self.order + self.form.offset
         return struct.pack(count, len(kept)) + b"".join(kept) + struct.pack(following, 0)
 
@@ -95,7 +95,7 @@ def read_directory(data: bytes) -> Directory | None:
     Of more than `MOST_ENTRIES` none is read.
     """
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
-    if order is None or len(data) < _LEAST:
+    if order is None or len(data) < _LEAST or struct.unpack_from(order + "H", data, 2)[0] not in (42, 43):
         return None
     form = _BIG if 43 in (data[2], data[3]) else _CLASSIC
     place = struct.unpack_from(order + form.offset, data, form.header)[0]

@@ -13,8 +13,7 @@ import socket
 import struct
 import sys
 from collections import Counter
-from collections.abc import Callable
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import uvicorn.config
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
@@ -43,6 +42,14 @@ PHRASES = {
 }
 
 
+class Gate(Protocol):
+    """Refuses what can't be served now: as it is, in bytes, or by an application; None lets it through."""
+
+    def at_once(self, data: bytes) -> bytes | None: ...
+
+    def __call__(self, scope: Any) -> Any: ...
+
+
 class GuardedProtocol(H11Protocol):
     """A connection. Made by `uvicorn`, once for each; the limits are class attributes that `install` sets."""
 
@@ -50,8 +57,7 @@ class GuardedProtocol(H11Protocol):
     write_timeout_s: ClassVar[float] = 30.0
     max_connections: ClassVar[int] = 1000
     by_address: ClassVar[Counter[str]] = Counter()
-    gate: ClassVar[Callable[[Any], Any]] = lambda scope: None
-    """Gives the application that refuses a request at once, if one does."""
+    gate: ClassVar["Gate | None"] = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
@@ -78,6 +84,8 @@ class GuardedProtocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         if self._lingering:
             return
+        if self.gate and not self.cycle and not self.conn.trailing_data[0] and (answer := self.gate.at_once(data)):
+            return self._end_with(answer)
         had_head = self._is_in_request
         super().data_received(data)
         if self._is_in_request:
@@ -128,7 +136,7 @@ class GuardedProtocol(H11Protocol):
 
         scope["state"][PEER] = self._address  # uvicorn rewrites `client` for every loopback client that asks it to
         scope["state"][HALF_CLOSED] = self._half_closed  # a stream finds out by itself whether somebody reads
-        refuser = type(self).gate(scope)
+        refuser = self.gate(scope) if self.gate else None
         await (refuser or self._application)(scope, receive, send_last)  # pyright: ignore[reportArgumentType]
 
     @property
@@ -192,7 +200,11 @@ class GuardedProtocol(H11Protocol):
             b"Connection: close",
             *([b"Retry-After: 1"] if status == 503 else []),
         ]
-        self.transport.write(b"\r\n".join([*head, b"", body]))
+        self._end_with(b"\r\n".join([*head, b"", body]))
+
+    def _end_with(self, answer: bytes) -> None:
+        """Writes an answer and hangs up."""
+        self.transport.write(answer)
         for timer in self._timers.values():
             timer.cancel()
         if self.cycle and not self.cycle.response_complete:
@@ -224,18 +236,18 @@ class _Transport:
             self._transport.close()
 
 
-def protocol_of(settings: Settings, gate: Callable[[Any], Any] | None = None) -> type[GuardedProtocol]:
+def protocol_of(settings: Settings, gate: "Gate | None" = None) -> type[GuardedProtocol]:
     """The protocol with the limits of the settings, and a gate."""
     limits: dict[str, Any] = {
         "head_timeout_s": settings.head_timeout_s,
         "write_timeout_s": settings.write_timeout_s,
         "max_connections": settings.max_connections,
         "by_address": Counter(),
-        "gate": staticmethod(gate or (lambda scope: None)),
+        "gate": gate,
     }
     return type("Protocol", (GuardedProtocol,), limits)
 
 
-def install(settings: Settings, gate: Callable[[Any], Any] | None = None) -> None:
+def install(settings: Settings, gate: "Gate | None" = None) -> None:
     """Makes uvicorn, which BentoML starts with the protocol of its choice ("auto"), choose this one."""
     uvicorn.config.HTTP_PROTOCOLS["auto"] = protocol_of(settings, gate)  # pyright: ignore[reportArgumentType]

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -95,6 +96,9 @@ class Runtime:
     """Loads the model on a thread of its own, so that the socket answers meanwhile, and knows how far it is. Under a
     supervisor it has the process end when that can't answer any more: the supervisor starts another."""
 
+    SWITCH_S = 0.001
+    """After which a thread gives Python to another that waits for it: with Python's own 5 ms, the event loop waits
+    longer under load than it works."""
     WATCH_S = 0.5
     """Between two looks at the engine and the supervisor."""
     SHORT_GRACE_S = 5.0
@@ -119,6 +123,7 @@ class Runtime:
 
     def start(self) -> None:
         """Begins to load the model and returns."""
+        sys.setswitchinterval(self.SWITCH_S)
         threading.Thread(target=self._load, name="sa2va-load", daemon=True).start()
         if startup.has_supervisor():
             threading.Thread(target=self._watch, name="sa2va-watch", daemon=True).start()

@@ -128,11 +128,11 @@ def _has_room(folder: str) -> bool:
 def supervise() -> None:
     """In the supervisor, before its workers start: leaves when one of them can't, says when one has died, and removes
     the shared folder in the end."""
+    folder = Path(BentoMLContainer.prometheus_multiproc_dir.get())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     if package := missing_exporter(_tracing()):
         sys.exit(f"sa2va: tracing is configured, but {package} is not installed")
-    folder = Path(BentoMLContainer.prometheus_multiproc_dir.get())
     _note_stop(folder)
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     deaths = _Deaths(folder)
     signal.signal(signal.SIGUSR1, _leave)
     if hasattr(os, "waitid"):  # not in macOS

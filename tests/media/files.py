@@ -117,7 +117,8 @@ def riff(*chunks: tuple[bytes, bytes]) -> bytes:
 
 
 def run_lengths(size: tuple[int, int], runs: bytes) -> bytes:
-    """A BMP of 8 bits in run lengths."""
+    """A BMP of grey levels in run lengths of 8 bits."""
     header = struct.pack("<IiiHHIIiiII", 40, *size, 1, 8, 1, len(runs), 0, 0, 256, 0)
-    start = 14 + len(header) + 1024
-    return b"BM" + struct.pack("<IHHI", start + len(runs), 0, 0, start) + header + bytes(range(256)) * 4 + runs
+    levels = b"".join(bytes([level, level, level, 0]) for level in range(256))
+    start = 14 + len(header) + len(levels)
+    return b"BM" + struct.pack("<IHHI", start + len(runs), 0, 0, start) + header + levels + runs

@@ -73,8 +73,9 @@ def test_answers_are_upstreams(served: tuple[str, TestClient]) -> None:
         assert answer["usage"]["prompt_tokens"] == case["n_prompt_tokens"], case["id"]
         assert answer["usage"]["completion_tokens"] == len(case["token_ids"]), case["id"]
         assert answer["finish_reason"] == ("stop" if case["answer"].endswith(STOP) else "length"), case["id"]
-        assert len(answer["segments"]) == len(case["masks"]), case["id"]
-        for segment, entry in zip(answer["segments"], case["masks"], strict=True):
+        cut_off = case["answer"].endswith("[SEG]")  # upstream has no mask for a marker that it never read; we read it
+        assert len(answer["segments"]) == answer["result"].count("[SEG]") == len(case["masks"]) + cut_off, case["id"]
+        for segment, entry in zip(answer["segments"], case["masks"], strict=not cut_off):
             mask = coco.decode(segment["mask"]).astype(bool)
             assert iou(mask, scripted_mask(name, entry)[0]) >= 0.9999, case["id"]
             assert segment["area"] == int(mask.sum())

@@ -202,8 +202,13 @@ def test_inflating_leaves_others_their_turn(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(encoding.Inflater, "_inflate", slow)
     body = gzip.compress(bytes(20 * 2**20))  # 80 pieces
-    with server_of(FakePredictor()) as url, ThreadPoolExecutor(1) as pool, httpx.Client(base_url=url) as client:
-        large = pool.submit(lambda: post(httpx.Client(base_url=url, timeout=30), "gzip", body))
+    with (
+        server_of(FakePredictor()) as url,
+        ThreadPoolExecutor(1) as pool,
+        httpx.Client(base_url=url) as client,
+        httpx.Client(base_url=url, timeout=30) as other,
+    ):
+        large = pool.submit(lambda: post(other, "gzip", body))
         waits_s = []
         while not large.done():
             begun = time.monotonic()

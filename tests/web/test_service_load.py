@@ -242,3 +242,18 @@ def test_garbage_is_collected_again_once_the_model_is_there() -> None:
     assert while_loading == [False]
     assert gc.isenabled()
     runtime.close()
+
+
+def test_a_plain_refusal_has_all_that_a_refusal_has() -> None:
+    model = FakePredictor(capacity=0)
+    with server_of(model) as url, httpx.Client(base_url=url) as client:
+        plain = client.post("/process", json=GOOD, headers={"X-Request-ID": "mine-8"})
+        layered = client.post("/process", json=GOOD, headers={"X-Request-ID": "mine-8", "Origin": "http://a.example"})
+        assert plain.status_code == layered.status_code == 503
+        assert plain.json() == layered.json() == {"error": "the queue is full", "request_id": "mine-8"}
+        for name in ("retry-after", "x-request-id", "content-type"):
+            assert plain.headers[name] == layered.headers[name]
+        large = client.post("/process", content=bytes(8 * 2**20), headers={"Content-Type": "application/json"})
+        assert large.status_code == 503
+        model.capacity = 8
+        assert client.post("/process", json=GOOD).status_code == 200
