@@ -81,6 +81,7 @@ class Predictor:
         if self._runner.device.type == "cuda":  # on a CPU there is little to gain, and a large model takes a minute
             self.warm_up()
         self._workers = WorkerPool(min(MOST_WORKERS, max(2, os.cpu_count() or 1)), on_idle=give_back_memory)
+        self._is_out_of_memory = False
         self._admission, self._running = Admission(limits.slots, settings.max_queue), 0
         self.info = _info(model)
         observer = _MetricsObserver(self)
@@ -114,7 +115,7 @@ class Predictor:
 
     @property
     def is_alive(self) -> bool:
-        return self._engine.is_alive
+        return self._engine.is_alive and not self._is_out_of_memory
 
     @property
     def queue_depth(self) -> int:
@@ -153,7 +154,7 @@ class Predictor:
         self._admission.enter(exchange.context.left_s)
         self.note_running(self._running)
         task = _Task(exchange, self._processor, self._runner, self._engine, self._workers)
-        task.answer.add_done_callback(lambda _: self._leave())
+        task.answer.add_done_callback(lambda _: self._leave(task.is_out_of_memory))
         self._workers.submit(task.prepare)
         return task.answer
 
@@ -166,7 +167,8 @@ class Predictor:
         self._engine.close()
         self._workers.close()
 
-    def _leave(self) -> None:
+    def _leave(self, is_out_of_memory: bool) -> None:
+        self._is_out_of_memory |= is_out_of_memory  # it may have cost a lock or a thread: another process is needed
         self._admission.leave()
         self.note_running(self._running)
 
@@ -220,6 +222,7 @@ class _Task(Generic[Rendered]):
         self._workers = workers
         self._segments: tuple[Segment, ...] = ()
         self._told = ""
+        self.is_out_of_memory = False
 
     def prepare(self) -> None:
         """By a worker: pixels and prompt, then over to the engine."""
@@ -323,6 +326,7 @@ class _Task(Generic[Rendered]):
             self._is_told = False
 
     def _fail(self, error: BaseException) -> None:
+        self.is_out_of_memory = isinstance(error, MemoryError)
         if not isinstance(error, Sa2VAError):
             logger.error("request %s failed", self._context.request_id, exc_info=error)
             error = InferenceError("the request failed")

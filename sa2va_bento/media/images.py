@@ -173,7 +173,7 @@ def open_image(data: bytes, max_pixels: int, field: str, deadline: float | None 
         image = _open(stripped, name, deadline)
     except Sa2VAError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+    except (MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise PayloadTooLargeError(f"{field}: {_too_many(max_pixels)}") from None
     except Exception:  # as above, already in the header
         raise damaged(field) from None

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from sa2va_bento.media.stripped import BLOCK, Stripped, too_complex
+from sa2va_bento.media.stripped import Stripped, too_complex
 
 MOST_SCANS = 500
 """Most scans, as in libjpeg-turbo's own fuzzers. Encoders write about 10, libvips takes 100."""
@@ -54,27 +54,28 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class Frame:
-    """What a frame header announces: the process, and how many blocks each component has, by its identifier."""
+    """What a frame header announces: the process, how many components, and the blocks of the largest of them."""
 
     marker: int
-    blocks: dict[int, int]
+    components: int
+    blocks: int
 
     def blocks_of(self, scan: bytes) -> int:
-        """Blocks of a scan by its header; an unknown component counts as the largest."""
-        largest = max(self.blocks.values(), default=0)
-        return sum(self.blocks.get(component, largest) for component in scan[1 : 1 + 2 * scan[0] : 2])
+        """Most blocks of a scan by its header, which begins with the number of its components."""
+        return scan[0] * self.blocks
 
     def holds_all(self, scan: bytes) -> bool:
         """Whether this scan is all that libjpeg reads: it holds every component of a sequential picture."""
-        return self.marker not in _PROGRESSIVE and scan[0] >= len(self.blocks)
+        return self.marker not in _PROGRESSIVE and scan[0] >= self.components
 
 
 @dataclass
 class Outline:
-    """Of a picture: the segments before its scans, how many scans, their blocks together, and the places between them
-    where decoding is to pause."""
+    """Of a picture: the segments before its scans, how many in all and how many scans, the blocks of these together,
+    and the places between them where decoding is to pause."""
 
     head: list[Segment] = field(default_factory=list)
+    segments: int = 0
     scans: int = 0
     blocks: int = 0
     stops: list[int] = field(default_factory=list)
@@ -98,27 +99,27 @@ def strip(data: bytes, name: str) -> Stripped:
     Raises:
         PayloadTooLargeError: over one of this module's limits.
     """
-    outline = _read_outline(data, 0, len(data), name)
+    outline = read_outline(data, 0, len(data), name)
     head = [segment for segment in outline.head if not _is_metadata(segment.marker)]
     kept = b"".join([data[:2], *(data[segment.start : segment.end] for segment in head)])
     if len(kept) > MOST_TABLES:
         raise too_complex(name, f"over {MOST_TABLES} bytes of tables")
     first = len(data) if outline.first is None else outline.first
     stripped = data if len(kept) == first else b"".join([kept, memoryview(data)[first:]])
-    arithmetic = any(segment.marker in _ARITHMETIC for segment in head)  # which libjpeg wants in one piece
-    stops = [stop - first + len(kept) for stop in outline.stops]
-    return Stripped(stripped, _metadata(data, outline.head), len(data) if arithmetic else BLOCK, stops)
+    if any(segment.marker in _ARITHMETIC for segment in head):  # which libjpeg wants in one piece
+        return Stripped(stripped, _metadata(data, outline.head), block=len(data))
+    return Stripped(stripped, _metadata(data, outline.head), stops=[stop - first + len(kept) for stop in outline.stops])
 
 
-def weigh(data: bytes, start: int, end: int, name: str) -> int:
-    """Blocks of all scans of the JPEG between two places of a file. Raises as `strip`."""
-    return _read_outline(data, start, end, name).blocks
+def read_outline(data: bytes, start: int, end: int, name: str) -> Outline:
+    """The outline of the JPEG between two places of a file.
 
-
-def _read_outline(data: bytes, start: int, end: int, name: str) -> Outline:
-    """Raises PayloadTooLargeError over `MOST_SEGMENTS`, `MOST_SCANS`, or `MOST_SCAN_BLOCKS` in more than one scan."""
+    Raises:
+        PayloadTooLargeError: over `MOST_SEGMENTS`, `MOST_SCANS`, or `MOST_SCAN_BLOCKS` in more than one scan.
+    """
     frame, outline = None, Outline()
-    for count, segment in enumerate(_segments(data, start + 2, end)):
+    for segment in _segments(data, start + 2, end):
+        outline.segments += 1
         content = data[segment.body : segment.end]
         if segment.marker == _SOS and frame and content:
             outline.add(segment.start, frame.blocks_of(content))
@@ -126,12 +127,12 @@ def _read_outline(data: bytes, start: int, end: int, name: str) -> Outline:
                 break
         elif outline.first is None:
             outline.head.append(segment)
-            frame = frame or (_read_frame(segment.marker, content) if segment.marker in _FRAMES else None)
+            frame = frame or (_read_frame(content, segment.marker) if segment.marker in _FRAMES else None)
         if outline.scans > MOST_SCANS:
             raise too_complex(name, f"over {MOST_SCANS} scans")
         if outline.scans > 1 and outline.blocks > MOST_SCAN_BLOCKS:
             raise too_complex(name, f"over {MOST_SCAN_BLOCKS} blocks in its scans")
-        if count >= MOST_SEGMENTS:
+        if outline.segments > MOST_SEGMENTS:
             raise too_complex(name, f"over {MOST_SEGMENTS} segments")
     return outline
 
@@ -154,20 +155,19 @@ def _segment(data: bytes, match: re.Match[bytes]) -> Segment:
     return Segment(marker, match.start(), body + 2, body + max(2, length))
 
 
-def _read_frame(marker: int, content: bytes) -> Frame | None:
+def _read_frame(content: bytes, marker: int) -> Frame | None:
     """A frame header: precision, height, width, count, and of each component identifier, factors (4 + 4 bits), table.
 
     Lossless processes know no blocks: 8 samples take what the slowest block takes.
     """
-    if len(content) < 6 or len(content) < 6 + 3 * content[5]:
+    if len(content) < 9 or len(content) < 6 + 3 * content[5]:
         return None
     _, height, width, count = struct.unpack_from(">BHHB", content)
-    factors = {content[at]: (content[at + 1] >> 4, content[at + 1] & 15) for at in range(6, 6 + 3 * count, 3)}
-    side = 1 if marker in _LOSSLESS else 8
-    across = -(-width // (side * max(1, *(h for h, _ in factors.values()), 1)))
-    down = -(-height // (side * max(1, *(v for _, v in factors.values()), 1)))
-    share = 8 if marker in _LOSSLESS else 1
-    return Frame(marker, {name: across * down * h * v // share for name, (h, v) in factors.items()})
+    factors = content[7 : 6 + 3 * count : 3]
+    most_across, most_down = max(1, *(pair >> 4 for pair in factors)), max(1, *(pair & 15 for pair in factors))
+    side, share = (1, 8) if marker in _LOSSLESS else (8, 1)
+    units = -(-width // (side * most_across)) * -(-height // (side * most_down))
+    return Frame(marker, count, units * max((pair >> 4) * (pair & 15) for pair in factors) // share)
 
 
 def _is_metadata(marker: int) -> bool:

@@ -37,7 +37,7 @@ MOST_RUNS = 2**21
 """Most runs of a run-length encoding, or characters of a compressed one: 0.2 s and 140 MB. Things have a few for each
 column of a picture."""
 
-MOST_PIXELS = 2**28
+MOST_REGION_PIXELS = 2**28
 """Most pixels in the masks of a request together, a byte each: 16 regions of a picture of 16 million pixels, or 5 of
 one of 50."""
 
@@ -52,9 +52,9 @@ def check_total(masks: int, points: int, size: Size, field: str = "regions") -> 
         field: Name in the request, for the message.
 
     Raises:
-        PayloadTooLargeError: over `MOST_PIXELS` or `MOST_POINTS`.
+        PayloadTooLargeError: over `MOST_REGION_PIXELS` or `MOST_POINTS`.
     """
-    most = MOST_PIXELS // (size[0] * size[1])
+    most = MOST_REGION_PIXELS // (size[0] * size[1])
     if masks > most:
         raise PayloadTooLargeError(f"{field}: {masks} of them, {most} at most are taken with {_by(size)} pixels")
     if points > MOST_POINTS:

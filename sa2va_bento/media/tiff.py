@@ -20,6 +20,9 @@ MOST_PIECES = 2**16
 MOST_JPEGS = 2**14
 """Most strips or tiles that are JPEG files, at 45 us each: tiles of 64 x 64 hold 50 million pixels."""
 
+MOST_JPEG_SEGMENTS = 2**17
+"""Most segments in all of these, at 2 us each. One that stands alone has 8, one that uses the file's tables 3."""
+
 MOST_PACKED = 2**26
 """Bytes of packed strips that are no more than a file may have, however long it is; they may share their bytes, but
 are unpacked one by one."""
@@ -128,7 +131,7 @@ def _check_packed(directory: Directory, tag: int, bytes_tag: int, name: str) -> 
     """Of packed strips or tiles: the bytes in all of them, and the scans of those that are JPEG files."""
     size, starts, counts = len(directory.data), directory.values(tag), directory.values(bytes_tag)
     counts = counts if len(counts) >= len(starts) else [size] * len(starts)
-    if sum(counts) > max(size, MOST_PACKED):
+    if sum(map(abs, counts)) > max(size, MOST_PACKED):
         raise too_complex(name, f"{len(starts)} strips or tiles that share their bytes")
     if directory.first(_COMPRESSION) == _PACKED_JPEG:
         if len(starts) > MOST_JPEGS:
@@ -137,11 +140,14 @@ def _check_packed(directory: Directory, tag: int, bytes_tag: int, name: str) -> 
 
 
 def _check_scans(data: bytes, pieces: Iterable[tuple[int, int]], name: str) -> None:
-    blocks = 0
+    blocks = segments = 0
     for start, count in pieces:
-        blocks += jpeg.weigh(data, start, min(start + count, len(data)), name)
+        outline = jpeg.read_outline(data, start, min(start + count, len(data)), name)
+        blocks, segments = blocks + outline.blocks, segments + outline.segments
         if blocks > jpeg.MOST_SCAN_BLOCKS:
             raise too_complex(name, f"over {jpeg.MOST_SCAN_BLOCKS} blocks in its scans")
+        if segments > MOST_JPEG_SEGMENTS:
+            raise too_complex(name, f"over {MOST_JPEG_SEGMENTS} segments")
 
 
 def has_white_at_zero(image: Image.Image) -> bool:

@@ -11,7 +11,6 @@ MOST_ENTRIES = 1024
 INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 """Types of integers (BYTE, SHORT, LONG, their signed kin, IFD, and BigTIFF's of 8 bytes), with struct's signs."""
 
-
 MOST_VALUES = 2**16
 """Most values of an entry that are read."""
 

@@ -131,7 +131,8 @@ class GuardedProtocol(H11Protocol):
 
         async def send_last(message: Any) -> None:
             if message["type"] == "http.response.start" and self.cycle.more_body:
-                message = {**message, "headers": [*message.get("headers", ()), CLOSE_HEADER]}
+                others = [header for header in message.get("headers", ()) if header[0].lower() != CLOSE_HEADER[0]]
+                message = {**message, "headers": [*others, CLOSE_HEADER]}
             await send(message)
 
         scope["state"][PEER] = self._address  # uvicorn rewrites `client` for every loopback client that asks it to

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from _bentoml_sdk import Service
+from _bentoml_sdk import Service  # pyright: ignore[reportMissingTypeStubs]
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.context import server_context
 
@@ -45,7 +45,7 @@ QUIET_ENDS = (0, -signal.SIGTERM, -signal.SIGINT)
 PR_SET_PDEATHSIG = 1
 STARTING, READY = "starting", "ready"
 STOPPING = "stopping"
-EXPORTERS = {
+EXPORTERS: Mapping[tuple[str, str | None], str] = {
     ("zipkin", None): "opentelemetry.exporter.zipkin.json",
     ("jaeger", "thrift"): "opentelemetry.exporter.jaeger.thrift",
     ("jaeger", "grpc"): "opentelemetry.exporter.jaeger.proto.grpc",
@@ -91,8 +91,9 @@ def missing_exporter(tracing: Mapping[str, Any]) -> str | None:
     """The package that tracing as it is configured needs and lacks. BentoML asks for it when a worker starts, whose end
     in a traceback is not the operator's line."""
     kind = tracing["exporter_type"]
-    options = tracing.get(kind) or {}
-    module = EXPORTERS.get((kind, options.get("protocol")))
+    options: dict[str, object] = tracing.get(kind) or {}
+    protocol = options.get("protocol")
+    module = EXPORTERS.get((kind, str(protocol) if protocol else None))
     if not tracing["sample_rate"] or module is None or not any(options.values()):
         return None
     with suppress(ModuleNotFoundError):
@@ -150,7 +151,7 @@ def _leave(_signal: int, _frame: FrameType | None) -> NoReturn:
 def _note_stop(folder: Path) -> None:
     """Has a note left where workers find it when the supervisor itself is told to stop: circus tells them the same when
     it only replaces them."""
-    from circus.sighandler import SysHandler  # as below: workers do without
+    from circus.sighandler import SysHandler  # pyright: ignore[reportMissingTypeStubs] - workers do without
 
     silent = SysHandler.quit
 

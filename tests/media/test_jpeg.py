@@ -72,7 +72,16 @@ def test_scans_hide_behind_nothing() -> None:
     data = EMPTY + scan([1], (0, 0), (0, 0), b"\0") + (between + one) * 600 + b"\xff\xd9"
     refused(data, "over 500 scans")
     few = EMPTY + scan([1], (0, 0), (0, 0), b"\0") + (between + one) * 5 + b"\xff\xd9" + one * 600
-    assert jpeg.weigh(few, 0, len(few), "picture") == 6
+    assert jpeg.read_outline(few, 0, len(few), "picture").scans == 6
+
+
+def test_components_of_one_name_hide_nothing() -> None:
+    """libjpeg tells them apart by names that it makes up, and so waits for further scans."""
+    head = jpeg_head((200, 160), 3, 0xC0)
+    frame = head.index(b"\xff\xc0")
+    same = head[:frame] + head[frame:].replace(b"\2\x11\0\3\x11\0", b"\1\x11\0\1\x11\0")
+    assert same != head
+    refused(same + scan([1], (0, 63), (0, 0), bytes(100)) * 600, "over 500 scans")
 
 
 @pytest.mark.parametrize(
@@ -97,7 +106,7 @@ def test_ordinary_files_decode_as_pillow_alone_does(options: dict[str, object]) 
 def test_a_progressive_picture_of_the_largest_size_is_within_the_limits() -> None:
     """By its structure: the blocks of libjpeg's scans of a picture of 50 million pixels without subsampling."""
     data = encode(NOISE, "JPEG", progressive=True, subsampling=0)
-    per_block = jpeg.weigh(data, 0, len(data), "picture") / (25 * 15)
+    per_block = jpeg.read_outline(data, 0, len(data), "picture").blocks / (25 * 15)
     assert per_block * 50e6 / 64 < jpeg.MOST_SCAN_BLOCKS
 
 

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from pycocotools import mask as coco
 
-from sa2va_bento.errors import BadRequestError
+from sa2va_bento.errors import BadRequestError, PayloadTooLargeError
 from sa2va_bento.media.mask_formats import encode_png, encode_rle
 from sa2va_bento.media.regions import MOST_CROSSINGS, box_to_mask, png_to_mask, polygon_to_mask, rle_to_mask
 from tests.pictures import b64, encode
@@ -138,13 +138,13 @@ def zigzag(points: int, size: tuple[int, int]) -> Corners:
 
 def test_polygons_take_a_bounded_time() -> None:
     begun = time.monotonic()
-    with pytest.raises(BadRequestError, match=r"^regions\[2\]\.mask: its edges cross 196605000 rows"):
+    with pytest.raises(PayloadTooLargeError, match=r"^regions\[2\]\.mask: its edges cross 196605000 rows"):
         polygon_to_mask(zigzag(3000, (762, 65_535)), (762, 65_535), FIELD)
     assert time.monotonic() - begun < 0.3
     most = zigzag(MOST_CROSSINGS // 65_535 - 1, (762, 65_535))
     assert polygon_to_mask(most, (762, 65_535), FIELD).any()
     numbers = random.Random(0)
-    many = [(numbers.random() * 40, numbers.random() * 30) for _ in range(100_000)]
+    many = [(numbers.random() * 40, numbers.random() * 30) for _ in range(50_000)]
     assert polygon_to_mask(many, (40, 30), FIELD).any()
     assert time.monotonic() - begun < 5
 

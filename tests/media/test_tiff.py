@@ -95,6 +95,8 @@ def test_strips_of_jpeg_are_weighed_as_jpeg_is() -> None:
     small = refinements((1000, 100), 90)
     shared = grey_tags(1000, 20_000, 7) | pieces(200, 8, len(small)) | {278: longs(100)}
     refused(tiff_of_tags(shared, small), "over 20000000 blocks")
+    idle = b"\xff\xd8" + b"\xff\xfe\0\2" * 2000
+    refused(tiff_of_tags(grey_tags(60, 5000, 7) | pieces(5000, 8, len(idle)), idle), "over 131072 segments", 2)
     row = encode(Image.new("L", (60, 1)), "JPEG")
     refused(tiff_of_tags(grey_tags(60, 20_000, 7) | pieces(20_000, 8, len(row)), row), "20000 JPEG strips or tiles")
 

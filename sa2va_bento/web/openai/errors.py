@@ -17,7 +17,7 @@ _FIELD = re.compile(r"([A-Za-z_][\w.\[\]]{0,199}): ")
 
 def speaks_openai(scope: Scope) -> bool:
     """Whether the request's path is one of OpenAI's."""
-    return scope["path"].startswith(PREFIX)
+    return f"{scope['path']}/".startswith(PREFIX)
 
 
 def openai_error(status: int, message: str, code: str | None = None) -> dict[str, object]:
