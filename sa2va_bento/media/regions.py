@@ -30,35 +30,9 @@ MOST_CROSSINGS = 2**19
 Outlines of things cross a picture's rows a few times each; these are 8 crossings of each row of the tallest picture,
 or 170 of each of 3000. At 0.2 us and 50 bytes each they take 0.1 s and 25 MB."""
 
-MOST_POINTS = 2**17
-"""Most points in all polygons of a request together, at 2 us each: 0.25 s. Outlines drawn by hand have hundreds."""
-
 MOST_RUNS = 2**21
 """Most runs of a run-length encoding, or characters of a compressed one: 0.2 s and 140 MB. Things have a few for each
 column of a picture."""
-
-MOST_REGION_PIXELS = 2**28
-"""Most pixels in the masks of a request together, a byte each: 16 regions of a picture of 16 million pixels, or 5 of
-one of 50."""
-
-
-def check_total(masks: int, points: int, size: Size, field: str = "regions") -> None:
-    """Refuses what the regions of a request would cost together, before the first becomes a mask.
-
-    Args:
-        masks: How many regions there are.
-        points: Points of all that are polygons.
-        size: Of the picture.
-        field: Name in the request, for the message.
-
-    Raises:
-        PayloadTooLargeError: over `MOST_REGION_PIXELS` or `MOST_POINTS`.
-    """
-    most = MOST_REGION_PIXELS // (size[0] * size[1])
-    if masks > most:
-        raise PayloadTooLargeError(f"{field}: {masks} of them, {most} at most are taken with {_by(size)} pixels")
-    if points > MOST_POINTS:
-        raise PayloadTooLargeError(f"{field}: {points} points of polygons, {MOST_POINTS} at most are taken")
 
 
 def box_to_mask(box: Sequence[float], size: Size, field: str) -> Mask:
