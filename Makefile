@@ -10,7 +10,7 @@ export BENTOML_DO_NOT_TRACK = True
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve dev test test-gpu test-slow test-python coverage lint format types check lock bench \
+.PHONY: help install serve dev test test-gpu test-slow test-hostile fuzz test-python coverage lint format types check lock bench \
 	evaluate-nano train-nano bento clean
 
 # Everything is installed by hash. torch alone, of which each machine takes the build that suits it, comes by its pin:
@@ -55,6 +55,12 @@ test-python: ## the engine's and the HTTP edge's tests under another Python (PYT
 	$(MAKE) dev VENV=$(VENV)-python
 	$(VENV)-python/bin/pip check
 	$(VENV)-python/bin/pytest -m "not gpu and not slow" tests/engine tests/web
+
+fuzz: dev ## ten minutes of damaged pictures: nothing but clear errors, nothing over 2 s
+	$(BIN)/python -m tests.media.fuzz --seconds 600
+
+test-hostile: dev ## attacks on a real service, with the figures that a quiet machine reaches
+	HOSTILE_STRICT=1 $(BIN)/pytest tests/hostile
 
 coverage: dev ## the tests again, with a floor under the branches that they take
 	$(BIN)/coverage run -m pytest -m "not gpu and not slow"

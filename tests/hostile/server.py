@@ -21,7 +21,7 @@ from tests.pictures import b64, encode
 
 ROOT = Path(__file__).parents[2]
 BENTOML = Path(sys.executable).parent / "bentoml"
-STRICT = bool(os.environ.get("SA2VA_TEST_STRICT"))
+STRICT = bool(os.environ.get("HOSTILE_STRICT"))
 """On a quiet machine: the figures that are wanted, not only those that a busy machine reaches too."""
 LIVEZ_S = 0.2 if STRICT else 3.0
 """Most seconds of `/livez` at the 99th percentile while something hostile goes on."""
