@@ -31,6 +31,8 @@ TICK_S = 1.0
 """Between two looks at a body that is coming, and two probes of a client that has sent its last."""
 LINGER_S = 10.0
 """Seconds in which the rest of a refused body is read and thrown away."""
+LAST_HEAD_S = 1.0
+"""Seconds in which a connection that was made as the server stopped may still send a head."""
 SHARE = 0.5
 """Of all connections, those that one address may have."""
 
@@ -162,6 +164,12 @@ class GuardedProtocol(H11Protocol):
                 return self._refuse(408)
             return self.transport.abort()
         self._start("body", TICK_S, lambda: self._watch_body(began))
+
+    def shutdown(self) -> None:
+        """The server stops. Who has just connected gets to say what for, and hears that it is too late."""
+        if not self.cycle and not self._lingering:
+            return self._start("head", LAST_HEAD_S, self.transport.close)
+        super().shutdown()
 
     def _reset(self) -> None:
         """Ends a connection at once, with all that the system still holds for its reader."""

@@ -176,6 +176,8 @@ class Runtime:
         except StartupError as error:
             return self._fail(error.message)
         except Exception:
+            if self._closed.is_set():  # nobody waits for it any more
+                return None
             logger.exception("loading the model failed")
             return self._fail("loading the model failed; the log above says where")
         if self._closed.is_set():

@@ -107,7 +107,7 @@ class Processes:
         """Sends a signal to the worker and returns once another one is ready."""
         old = self.worker.pid
         self.worker.send_signal(signal_number)
-        until(lambda: self.workers and self.worker.pid != old)
+        until(lambda: [worker.pid for worker in self.workers if worker.pid != old])
         self.wait_until_ready()
 
     def lines(self) -> list[str]:
