@@ -51,10 +51,12 @@ class Admission:
         with self._lock:
             self.pending -= 1
             now = self._clock()
-            if self._last_left is not None and self.pending + 1 >= self._slots:  # somebody waited all the time
+            if self._last_left is not None:
                 interval_s = now - self._last_left
                 self._interval_s += SMOOTHING * (interval_s - self._interval_s)
-            self._last_left = now
+            self._last_left = (
+                now if self.pending >= self._slots else None
+            )  # an interval counts if somebody waited in it
 
     def _overloaded(self, message: str, wait_s: float) -> OverloadedError:
         return OverloadedError(message, max(1, min(MOST_RETRY_AFTER_S, math.ceil(wait_s / 2))))
