@@ -330,6 +330,7 @@ class _Task(Generic[Rendered]):
         if not isinstance(error, Sa2VAError):
             logger.error("request %s failed", self._context.request_id, exc_info=error)
             error = InferenceError("the request failed")
+        error.__traceback__ = error.__context__ = None  # whose frames keep whole pictures alive
         with suppress(InvalidStateError):  # cancelled, or failed before
             self.answer.set_exception(error)
 
