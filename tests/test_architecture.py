@@ -17,7 +17,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "metrics.py": ("types",),
     "__init__.py": ("predictor", "settings", "types", "errors"),
     "__main__.py": ("cli",),
-    "predictor.py": (*GROUND, "processing", "engine", "model"),
+    "predictor/": (*GROUND, "predictor", "processing", "engine", "model"),
     "processing/": (*GROUND, "processing", "engine.sequence", "engine.limits", "model"),
     "engine/": (*GROUND, "engine", "model"),
     "model/": (*GROUND, "model"),
