@@ -120,6 +120,10 @@ class PredictRequest:
     sampling: Sampling = Sampling()
     stop: tuple[str, ...] = ()
     """Texts that end the reply where they begin; they are not part of it."""
+    frames: tuple[Image.Image, ...] = ()
+    """In place of `image`: the frames of a clip that the language model sees, all of one size."""
+    soft_masks: bool = False
+    """Whether `Segment.probability` is wanted, too."""
     context: RequestContext = field(default_factory=RequestContext, compare=False)
 
 
@@ -184,12 +188,14 @@ class Picture:
     warnings: tuple[str, ...] = ()
 
     frames: int = 1
-    """Of a video, whose frames take as many image tokens each."""
+    """Of a clip, which take as many image tokens each."""
+    is_clip: bool = False
+    """What it shows is followed through a clip instead of being grounded on it, and nothing of it is kept."""
 
     @property
     def image_tokens(self) -> int:
-        """Image tokens of the picture itself, its regions apart."""
-        return sum(grid.tokens for grid in self.grids)
+        """Image tokens of the picture itself, or of each frame, its regions apart."""
+        return sum(grid.tokens for grid in self.grids) // self.frames
 
     @property
     def region_tokens(self) -> tuple[int, ...]:
@@ -208,7 +214,8 @@ class Segment:
 
     `mask` is boolean (H, W) at the picture's size. `score` is SAM2's predicted IoU (0..1, not calibrated),
     `object_score` the probability that the object is visible at all. `phrase` and `text_span` (start, end in
-    `Prediction.text`) come from the `<p>..</p>` group before the `[SEG]`, if there is one.
+    `Prediction.text`) come from the `<p>..</p>` group before the `[SEG]`, if there is one. `probability`, where it is
+    asked for, is each pixel's, 0 to 255, before the cut.
     """
 
     mask: NDArray[np.bool_]
@@ -217,6 +224,7 @@ class Segment:
     threshold: float
     phrase: str | None = None
     text_span: tuple[int, int] | None = None
+    probability: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "sa2va_bento"
 MODULES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
-GROUND = ("errors", "settings", "types", "metrics", "__init__")
+GROUND = ("clips", "errors", "settings", "types", "metrics", "__init__")
 
 ROOMS: dict[str, tuple[str, ...]] = {
     "errors.py": (),
     "types.py": (),
+    "clips.py": ("types",),
     "settings.py": ("errors",),
     "metrics.py": ("types",),
     "__init__.py": ("predictor", "settings", "types", "errors"),
@@ -34,10 +35,12 @@ FOREIGN: dict[str, tuple[str, ...]] = {
     "web/": TORCH,
     "media/": (*HTTP, *TORCH),
     "types.py": (*HTTP, *TORCH),
+    "clips.py": (*HTTP, *TORCH),
     "metrics.py": (*HTTP, *TORCH),
     "engine/sequence.py": (*HTTP, *TORCH),
     "engine/scheduler.py": (*HTTP, *TORCH),
     "engine/limits.py": (*HTTP, *TORCH),
+    "engine/tracking.py": (*HTTP, *TORCH),
     "engine/engine.py": (*HTTP, *TORCH),
 }
 """And the libraries that it does without."""

@@ -1,14 +1,15 @@
-"""Continuous batching, one step after the other: admit, encode, prefill, decode, ground, emit.
+"""Continuous batching, one step after the other: admit, encode, prefill, decode, ground, emit, track.
 
 Knows scheduler and runner, no threads.
 """
 
 import logging
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from sa2va_bento.engine.scheduler import Scheduler
 from sa2va_bento.engine.sequence import Generation, MaskLogits, Sequence, Status
+from sa2va_bento.engine.tracking import ClipTracking, FramePixels, TrackingStage
 from sa2va_bento.errors import DeadlineExceededError, DeviceLostError, InferenceError, RequestCancelledError, Sa2VAError
 from sa2va_bento.types import Stage
 
@@ -41,8 +42,20 @@ class ModelRunner(Protocol):
         """The masks of the `[SEG]`s that were read since the last time."""
         ...
 
+    def take_prompts(self, sequence: Sequence) -> Any:
+        """The prompts of the objects that a reply about a clip asks for."""
+        ...
+
+    def track(self, clip: ClipTracking, frames: list[FramePixels]) -> list[tuple[MaskLogits, ...]]:
+        """The masks of a clip's objects on its next frames."""
+        ...
+
     def release(self, sequence: Sequence) -> None:
         """Frees what is held of a sequence. Never fails."""
+        ...
+
+    def release_clip(self, clip: ClipTracking) -> None:
+        """Frees what is held of a clip. Never fails."""
         ...
 
     def is_device_alive(self) -> bool:
@@ -72,13 +85,18 @@ class Engine:
     ) -> None:
         self.runner, self.scheduler, self._emit = runner, scheduler, emit
         self._observer = observer or Observer()
+        self._tracking = TrackingStage(runner, scheduler.limits.clip_share)
 
     @property
     def has_work(self) -> bool:
-        return self.scheduler.has_work
+        return self.scheduler.has_work or self._tracking.has_work
 
     def add(self, sequence: Sequence) -> None:
         self.scheduler.add(sequence)
+
+    def add_clip(self, clip: ClipTracking, leave: Callable[[Sa2VAError | None], None]) -> None:
+        """`leave` is told once that the clip is through, or what went wrong."""
+        self._tracking.add(clip, leave)
 
     def step(self) -> None:
         """Advances every running sequence by a few tokens, and what has arrived by one batch.
@@ -96,7 +114,10 @@ class Engine:
             self._batch(Stage.DECODE, self.scheduler.to_decode(), self._decode)
         self._batch(Stage.SEGMENT, self.scheduler.to_ground(), self._ground)
         for sequence in self.scheduler.finished():
+            if sequence.picture and sequence.picture.is_clip:
+                sequence.prompts = self.runner.take_prompts(sequence)
             self._leave(sequence, sequence.generation())
+        self._tracking.step(others_wait=self.scheduler.has_work)
         self._observer.on_step(len(self.scheduler.running), len(self.scheduler.waiting))
 
     def _drop_abandoned(self) -> None:

@@ -26,6 +26,8 @@ class Limits:
     decode_tokens: int = 8
     """Tokens that running replies grow by before what has arrived gets its turn: long replies are not held up by
     every newcomer, and newcomers are read in larger batches."""
+    clip_share: float = 0.3
+    """Of the engine's time, what clips that are tracked may take while others have work."""
 
 
 def limits_of(settings: Settings, config: "CheckpointConfig") -> Limits:

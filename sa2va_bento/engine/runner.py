@@ -17,6 +17,8 @@ from sa2va_bento.engine.kv_cache import KVCache, causal_mask
 from sa2va_bento.engine.limits import Limits
 from sa2va_bento.engine.sampler import SamplingBatch, choose
 from sa2va_bento.engine.sequence import MaskLogits, Sequence
+from sa2va_bento.engine.tracker import Tracker
+from sa2va_bento.engine.tracking import ClipTracking, FramePixels
 from sa2va_bento.engine.transfer import from_numpy, on_device, to_numbers
 from sa2va_bento.model.base import PromptInputs, Sa2VA, parameter_dtype
 from sa2va_bento.model.grounding import ImageFeatures, decode_masks, encode_image
@@ -66,6 +68,7 @@ class Runner:
         self.sam_features: FeatureCache[ImageFeatures] = FeatureCache(feature_cache_bytes - feature_cache_bytes // 4)
         self.prefix_cache: FeatureCache[Tensor] = FeatureCache(prefix_cache_bytes)
         self.graphs = self._make_graphs() if {d.type for d in devices} == {"cuda"} and len(self.devices) == 1 else None
+        self._tracker = Tracker(model, self._to_device)
         self._states: dict[Sequence, _DeviceState] = {}
         self._rows: list[Sequence] = []  # the sequence of each row in use; rows in use come first
 
@@ -96,7 +99,8 @@ class Runner:
             parts = self.model.encode_pictures(pixels, [picture.grids for picture in fresh])
             for picture, part in zip(fresh, parts, strict=True):  # (N, cells, W)
                 found[picture.tiles_key] = tiles = part if len(parts) == 1 else part.clone()  # memory of its own
-                self.tile_features.put(picture.tiles_key, tiles)
+                if not picture.is_clip:
+                    self.tile_features.put(picture.tiles_key, tiles)
         for sequence in sequences:
             if sequence.picture:
                 self._state(sequence).image_tokens = _with_regions(found[sequence.picture.tiles_key], sequence.picture)
@@ -156,6 +160,26 @@ class Runner:
             states.clear()
         return masks
 
+    @torch.inference_mode()
+    def take_prompts(self, sequence: Sequence) -> Tensor:
+        """The prompt embeddings (N, d) of the `[SEG]`s of a reply about a clip, of whose objects none is grounded."""
+        hidden = self._state(sequence).seg_hidden
+        width = self.model.config.sam2_shape.d_model
+        return self.model.seg_prompts(torch.stack(hidden)) if hidden else torch.zeros(0, width, device=self.device)
+
+    def join_prompts(self, prompts: list[Tensor]) -> Tensor:
+        """What `take_prompts` gave for several replies, as the prompts of one clip."""
+        return torch.cat(prompts)
+
+    @torch.inference_mode()
+    def track(self, clip: ClipTracking, frames: list[FramePixels]) -> list[tuple[MaskLogits, ...]]:
+        """The masks of a clip's objects on its next frames."""
+        return self._tracker.track(clip, frames)
+
+    def release_clip(self, clip: ClipTracking) -> None:
+        """Frees what is held of a clip. Never fails."""
+        self._tracker.release(clip)
+
     def release(self, sequence: Sequence) -> None:
         """Frees a sequence's row; the last row in use moves into its place."""
         state = self._states.pop(sequence, None)
@@ -175,7 +199,7 @@ class Runner:
             kv_tokens=sum(row.prefilled + len(row.output_ids) for row in rows),
             kv_capacity=self.kv_cache.rows * self.kv_cache.context,
             kv_rows=len(rows),
-            held=len(self._states),
+            held=len(self._states) + len(self._tracker),
             has_cuda_graphs=self.graphs is not None,
             caches={name: cache.stats for name, cache in caches.items()},
         )

@@ -49,6 +49,8 @@ class Generation:
     finish_reason: FinishReason
     masks: tuple[MaskLogits, ...]
     timings_ms: dict[str, float]
+    prompts: Any = None
+    """Of a reply about a clip: what its objects are followed by, one row a `[SEG]`, a tensor of the runner's."""
 
 
 class Listener(Protocol):
@@ -93,6 +95,7 @@ class Sequence:
     """`[SEG]`s that the language model has read."""
     is_last_seg_read: bool = False
     masks: tuple[MaskLogits, ...] = ()
+    prompts: Any = None
     pinned: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Features of its picture, by their keys, that the caches had when it came: it has them whatever they drop."""
     context: RequestContext = field(default_factory=RequestContext)
@@ -138,7 +141,7 @@ class Sequence:
 
     @property
     def has_masks_to_come(self) -> bool:
-        return self.picture is not None and len(self.masks) < self.segs_read
+        return self.picture is not None and not self.picture.is_clip and len(self.masks) < self.segs_read
 
     @property
     def wants_grounding(self) -> bool:
@@ -195,4 +198,11 @@ class Sequence:
         """The finished answer."""
         ended_by_token = bool(self.output_ids) and self.output_ids[-1] in self.stop_ids
         reply = self.output_ids[:-1] if ended_by_token else self.output_ids
-        return Generation(tuple(reply), len(self.output_ids), self.finish_reason, self.masks, self.context.timings_ms)
+        return Generation(
+            output_ids=tuple(reply),
+            completion_tokens=len(self.output_ids),
+            finish_reason=self.finish_reason,
+            masks=self.masks,
+            timings_ms=self.context.timings_ms,
+            prompts=self.prompts,
+        )

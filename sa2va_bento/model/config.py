@@ -49,6 +49,8 @@ class CheckpointConfig(ABC):
 
     takes_regions: ClassVar[bool] = True
     """Whether the family was trained to read visual prompts."""
+    tiles_per_frame: ClassVar[int | None] = None
+    """Most tiles that a frame of a clip is cut into; None cuts it as a picture is."""
 
     @property
     @abstractmethod

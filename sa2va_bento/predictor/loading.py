@@ -1,5 +1,6 @@
 """From settings to a model on its device: what fits where, fetched, read."""
 
+import logging
 import os
 
 import torch
@@ -16,6 +17,8 @@ from sa2va_bento.model.loading.tokenizers import PromptTokenizer
 from sa2va_bento.model.registry import read_config
 from sa2va_bento.settings import Settings
 
+logger = logging.getLogger(__name__)
+
 
 def load(settings: Settings) -> tuple[Sa2VA, PromptTokenizer]:
     """The model that the settings name, on its device.
@@ -24,6 +27,8 @@ def load(settings: Settings) -> tuple[Sa2VA, PromptTokenizer]:
         CheckpointError: one line that names what is wrong.
     """
     placement = choose_placement(settings.device, settings.dtype)
+    if settings.device == "auto" and settings.model_path and placement.device.type == "cpu":
+        logger.warning("no GPU is visible (docker run --gpus all): %s runs on the CPU, slowly", settings.model_name)
     if threads := settings.threads or _cpu_threads(placement.device):
         torch.set_num_threads(threads)
     wanted = (settings.model_dir_or_id, settings.model_revision, settings.cache_dir)

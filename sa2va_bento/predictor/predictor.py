@@ -10,6 +10,7 @@ from typing import TypeVar
 from PIL import Image
 
 from sa2va_bento import metrics
+from sa2va_bento.clips import ClipRequest, ClipWatcher
 from sa2va_bento.engine.limits import limits_of
 from sa2va_bento.engine.runner import Runner
 from sa2va_bento.engine.scheduler import Scheduler
@@ -19,6 +20,7 @@ from sa2va_bento.errors import PayloadTooLargeError
 from sa2va_bento.model.base import Sa2VA, parameter_dtype
 from sa2va_bento.model.loading.memory import device_memory
 from sa2va_bento.model.loading.tokenizers import PromptTokenizer
+from sa2va_bento.predictor.clip import ClipTask
 from sa2va_bento.predictor.loading import load
 from sa2va_bento.predictor.observer import MetricsObserver
 from sa2va_bento.predictor.task import Task
@@ -130,6 +132,14 @@ class Predictor:
         task.answer.add_done_callback(lambda _: self._leave(task.is_out_of_memory))
         self._workers.submit(task.prepare)
         return task.answer
+
+    def answer_clip(self, request: ClipRequest, watcher: ClipWatcher) -> None:
+        """Answers questions about a clip; runs in the caller's thread, which is told through `watcher` as it goes.
+
+        Raises:
+            Sa2VAError: what is wrong with the request, or RequestCancelledError.
+        """
+        ClipTask(request, watcher, self._processor, self._engine, self._runner.join_prompts).run()
 
     def in_worker(self, work: Callable[[], Made]) -> "Future[Made]":
         """What `work` will have returned, done in a worker thread."""

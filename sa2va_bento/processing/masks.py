@@ -28,14 +28,26 @@ def low_res_to_mask(
     Returns:
         Boolean (H, W).
     """
-    import torch  # kept out of the module's imports: the supervisor of the workers needs no torch
-
-    width, height = size
     with torch.inference_mode():
-        grid = torch.as_tensor(logits).float()[None, None]  # (1, 1, h, w)
-        grid = interpolate(grid, (sam_size, sam_size), mode="bilinear", align_corners=False)
-        grid = interpolate(grid, (height, width), mode="bilinear", align_corners=False)
-        return (grid[0, 0] > _logit(threshold)).cpu().numpy()
+        return (_at_size(logits, sam_size, size) > _logit(threshold)).cpu().numpy()
+
+
+def low_res_to_soft_mask(
+    logits: "torch.Tensor | NDArray[np.floating]", sam_size: int, size: tuple[int, int], threshold: float = 0.5
+) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
+    """`low_res_to_mask`, and the probabilities that it cuts: (H, W), rounded to 255ths."""
+    with torch.inference_mode():
+        grid = _at_size(logits, sam_size, size)
+        soft = grid.sigmoid().mul_(255).round_().to(torch.uint8)
+        return (grid > _logit(threshold)).cpu().numpy(), soft.cpu().numpy()
+
+
+def _at_size(logits: "torch.Tensor | NDArray[np.floating]", sam_size: int, size: tuple[int, int]) -> torch.Tensor:
+    """Logits (h, w) at the picture's size: (H, W)."""
+    width, height = size
+    grid = torch.as_tensor(logits).float()[None, None]  # (1, 1, h, w)
+    grid = interpolate(grid, (sam_size, sam_size), mode="bilinear", align_corners=False)
+    return interpolate(grid, (height, width), mode="bilinear", align_corners=False)[0, 0]
 
 
 def _logit(probability: float) -> float:

@@ -9,17 +9,24 @@ from collections.abc import Callable
 from collections.abc import Sequence as Items
 from hashlib import blake2b
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sa2va_bento.clips import FramesSeen
 from sa2va_bento.engine.limits import limits_of
 from sa2va_bento.engine.sequence import Generation, MaskLogits, Prefix, Sequence
 from sa2va_bento.errors import BadRequestError, CheckpointError, PromptTooLongError
 from sa2va_bento.model.chat_template import SEG
 from sa2va_bento.model.config import CheckpointConfig
 from sa2va_bento.model.loading.tokenizers import PromptTokenizer
+from sa2va_bento.model.pixels import sam_pixels
 from sa2va_bento.model.registry import family_of
 from sa2va_bento.processing.detokenizer import Detokenizer
-from sa2va_bento.processing.masks import low_res_to_mask
+from sa2va_bento.processing.masks import low_res_to_mask, low_res_to_soft_mask
 from sa2va_bento.processing.prompt import build_prompt
 from sa2va_bento.processing.reply import Phrase, ReplyParser
+from sa2va_bento.processing.video import join_frames
 from sa2va_bento.settings import Settings
 from sa2va_bento.types import Picture, Prediction, PredictRequest, Segment, Usage
 
@@ -68,18 +75,44 @@ class Processor:
         self, request: PredictRequest, picture: Picture, masks: Items[MaskLogits], phrases: Items[Phrase | None]
     ) -> tuple[Segment, ...]:
         """Segments at the picture's size, one for each mask that has its entry in `phrases`."""
-        side = self._config.sam2_shape.image_size
         return tuple(
-            Segment(
-                mask=low_res_to_mask(found.logits, side, picture.size, request.mask_threshold),
-                score=found.score,
-                object_score=found.object_score,
-                threshold=request.mask_threshold,
-                phrase=phrase.text if phrase else None,
-                text_span=phrase.span if phrase else None,
-            )
+            self.segment(found, picture.size, request.mask_threshold, request.soft_masks, phrase)
             for found, phrase in zip(masks, phrases, strict=False)
         )
+
+    def segment(
+        self,
+        found: MaskLogits,
+        size: tuple[int, int],
+        threshold: float,
+        is_soft: bool = False,
+        phrase: Phrase | None = None,
+    ) -> Segment:
+        """What SAM2 says of one `[SEG]` as a segment of a picture of `size` (W, H)."""
+        side, soft = self._config.sam2_shape.image_size, None
+        if is_soft:
+            mask, soft = low_res_to_soft_mask(found.logits, side, size, threshold)
+        else:
+            mask = low_res_to_mask(found.logits, side, size, threshold)
+        return Segment(
+            mask=mask,
+            score=found.score,
+            object_score=found.object_score,
+            threshold=threshold,
+            phrase=phrase.text if phrase else None,
+            text_span=phrase.span if phrase else None,
+            probability=soft,
+        )
+
+    def sam_pixels(self, image: Image.Image) -> NDArray[np.float32]:
+        """A frame as SAM2 reads it: (3, M, M)."""
+        return sam_pixels(image, self._config.sam2_shape.image_size).numpy()
+
+    @property
+    def frames_seen(self) -> FramesSeen:
+        """Which frames of a clip the checkpoint was trained to see."""
+        is_spread = getattr(self._config.sam2, "has_tuned_decoder", False)
+        return FramesSeen.UNIFORM if is_spread else FramesSeen.FIRST
 
     def finish(
         self,
@@ -118,6 +151,9 @@ class Processor:
         return Detokenizer(self._tokenizer, (*request.stop, *self._stop_words))
 
     def _picture(self, request: PredictRequest) -> Picture | None:
+        if request.frames:
+            most = self._config.tiles_per_frame
+            return join_frames([self._image_processor(self._config, frame, (), most) for frame in request.frames])
         if request.image is None:
             return None
         limits = [limit for limit in (request.max_tiles, self._settings.max_tiles) if limit]
@@ -136,7 +172,7 @@ class Processor:
             sampling=request.sampling,
             ends_reply=self._ends_reply((*request.stop, *self._stop_words)),
             seg_id=self._seg_id,
-            prefix=self._prefix(ids, picture) if picture else None,
+            prefix=self._prefix(ids, picture) if picture and not picture.is_clip else None,
             deadline=time.monotonic() + self._settings.timeout_s if deadline is None else deadline,
             context=request.context,
         )

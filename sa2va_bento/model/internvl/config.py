@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import InternVLVisionConfig
 
@@ -45,6 +45,8 @@ class InternVLConfig(CheckpointConfig):
     """Published name of the language model, a key of `LANGUAGE_MODELS`."""
     vision: InternVLVisionConfig
     tiles: TileSpec
+
+    tiles_per_frame: ClassVar[int | None] = 1
 
     @property
     def family(self) -> str:

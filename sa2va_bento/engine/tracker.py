@@ -1,0 +1,61 @@
+"""SAM2's memory of the clips that are tracked, and the frames' way through it: the device's part of tracking."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sa2va_bento.engine.sequence import MaskLogits
+from sa2va_bento.engine.tracking import ClipTracking, FramePixels
+from sa2va_bento.engine.transfer import on_device, to_numbers
+from sa2va_bento.model.base import Sa2VA
+from sa2va_bento.model.grounding import BestMasks, ImageFeatures, encode_image
+from sa2va_bento.model.tracking import MemoryBank, TrackedFrame, condition_frame, follow_frame
+
+LONG = 10**9
+"""Length of a clip whose end is not known: every pointer that attention can read is kept."""
+
+
+class Tracker:
+    """Follows the objects of clips, frame by frame. Each frame is encoded once for all objects, which are a batch."""
+
+    def __init__(self, model: Sa2VA, to_device: Callable[[NDArray[np.float32]], Tensor]) -> None:
+        self._sam, self._to_device = model.grounding_encoder, to_device
+        self._banks: dict[ClipTracking, MemoryBank] = {}
+
+    def __len__(self) -> int:
+        return len(self._banks)
+
+    def track(self, clip: ClipTracking, frames: list[FramePixels]) -> list[tuple[MaskLogits, ...]]:
+        """The masks of all objects on each of the frames, in the order in which they were fed."""
+        features = encode_image(self._sam, self._to_device(np.stack([frame.pixels for frame in frames])))
+        return [self._frame(clip, frame.index, features, row) for row, frame in enumerate(frames)]
+
+    def release(self, clip: ClipTracking) -> None:
+        """Forgets a clip. Never fails."""
+        self._banks.pop(clip, None)
+
+    def _frame(self, clip: ClipTracking, index: int, features: ImageFeatures, row: int) -> tuple[MaskLogits, ...]:
+        bank = self._banks.setdefault(clip, MemoryBank.of(self._sam, LONG))
+        objects = on_device([row] * len(clip.prompts), features.embedding.device)
+        tracked = self._track(clip, index, features.rows(objects), bank)
+        return _to_host(tracked.masks)
+
+    def _track(self, clip: ClipTracking, index: int, features: ImageFeatures, bank: MemoryBank) -> TrackedFrame:
+        if index in clip.conditioning:
+            tracked = condition_frame(self._sam, index, features, clip.prompts)
+            bank.conditioning[index] = tracked.memory
+        else:
+            tracked = follow_frame(self._sam, index, features, bank)
+            bank.add(index, tracked.memory)
+        return tracked
+
+
+def _to_host(best: BestMasks) -> tuple[MaskLogits, ...]:
+    """One an object."""
+    logits: Tensor = best.logits.float().cpu()
+    scores, visible = to_numbers(best.iou.float()), to_numbers(best.object_score.float().sigmoid())
+    return tuple(
+        MaskLogits(low.numpy().copy(), score, seen) for low, score, seen in zip(logits, scores, visible, strict=True)
+    )
