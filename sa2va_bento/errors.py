@@ -75,6 +75,46 @@ class RateLimitedError(Sa2VAError):
         self.retry_after_s = retry_after_s
 
 
+class NoSuchJobError(Sa2VAError):
+    """A job that there is not, or that is somebody else's."""
+
+    status = 404
+    reason = "no_such_job"
+
+
+class NotFinishedError(Sa2VAError):
+    """A job's result is asked for before there is one."""
+
+    status = 409
+    reason = "not_finished"
+    retry_after_s = 1
+
+
+class JobFailedError(Sa2VAError):
+    """What a job failed with, said again to whom asks for its result."""
+
+    reason = "job_failed"
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class TooManyJobsError(Sa2VAError):
+    """As many jobs wait or run as are taken."""
+
+    status = 429
+    reason = "too_many_jobs"
+    retry_after_s = 10
+
+
+class NoRoomError(Sa2VAError):
+    """The disk, or the part of it that jobs may take, is full."""
+
+    status = 507
+    reason = "no_room"
+
+
 class OverloadedError(Sa2VAError):
     """The queue is full, or an answer would come too late; `retry_after_s` says when to try again."""
 

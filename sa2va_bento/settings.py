@@ -14,11 +14,14 @@ from sa2va_bento.errors import StartupError
 
 _HOST = re.compile(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
 NANO_PATH = Path(__file__).parent / "nano"
+EMBEDDED = "nano"
+"""The value of `MODEL_PATH` that names the embedded model where another one is the default, as in a container."""
 NO_KEYS = "none"
 """The value of `SA2VA_API_KEYS` that opens the service on purpose."""
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Mebibytes = Annotated[float, Field(le=2**20)]
+Auto = Literal["auto"]
 
 
 class Settings(BaseModel):
@@ -28,7 +31,7 @@ class Settings(BaseModel):
 
     model_path: str | None = Field(
         default=None,
-        description="Hub id, local directory in the published layout, or unset for the embedded nano model",
+        description="Hub id, local directory in the published layout, or `nano` (as unset) for the embedded model",
     )
     model_revision: str | None = Field(default=None, description="Hub revision (branch, tag or commit) of the model")
     cache_dir: Path | None = Field(
@@ -52,16 +55,26 @@ class Settings(BaseModel):
     max_body_mb: Mebibytes = Field(default=32.0, gt=0, description="Largest request body in MiB")
     max_image_mpixels: float = Field(default=50.0, gt=0, le=1e6, description="Largest picture in millions of pixels")
     max_regions: int = Field(default=16, ge=0, description="Most visual prompts in a request")
-    slots: int = Field(default=16, ge=1, le=512, description="Requests that the model works on at once")
-    context: int = Field(default=8192, ge=128, description="Most tokens of a prompt and its reply together")
+    slots: Annotated[int, Field(ge=1, le=512)] | Auto = Field(
+        default="auto", description="Requests that the model works on at once; `auto` is as many as memory serves"
+    )
+    context: Annotated[int, Field(ge=128)] | Auto = Field(
+        default="auto", description="Most tokens of a prompt and its reply together; `auto` is what memory holds"
+    )
+    kv_tokens: Annotated[int, Field(ge=128)] | Auto = Field(
+        default="auto", description="Tokens of all requests together in the KV cache; `auto` is what memory holds"
+    )
+    memory_share: float = Field(
+        default=0.9, gt=0, le=1, description="Share of the device's memory that the model, its caches and work may take"
+    )
     max_prefill: int = Field(
         default=1024, ge=64, description="Prompt tokens read at once, between a few tokens of the running replies"
     )
-    feature_cache_mb: Mebibytes = Field(
-        default=512.0, ge=0, description="Memory of the device for features of pictures seen before, MiB; 0 keeps none"
+    feature_cache_mb: Annotated[float, Field(ge=0, le=2**20)] | Auto = Field(
+        default="auto", description="Memory of the device for features of pictures seen before, MiB; 0 keeps none"
     )
-    prefix_cache_mb: Mebibytes = Field(
-        default=512.0, ge=0, description="Memory of the device for what was read of pictures seen before, MiB"
+    prefix_cache_mb: Annotated[float, Field(ge=0, le=2**20)] | Auto = Field(
+        default="auto", description="Memory of the device for what was read of pictures seen before, MiB; 0 keeps none"
     )
     max_queue: int = Field(default=64, ge=1, description="Most requests that wait for the model; beyond it 503")
     timeout_s: Seconds = Field(default=60.0, description="Deadline of a request in seconds; past it 504")
@@ -81,6 +94,7 @@ class Settings(BaseModel):
     )
     heartbeat_s: Seconds = Field(default=5.0, description="Silence in seconds after which a stream shows it lives")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["text", "json"] = Field(default="text", description="A line of text or an object for each event")
     cors_origins: str = Field(default="*", description="Origins whose pages may call the service, separated by commas")
 
     api_keys: SecretStr | None = Field(
@@ -95,6 +109,30 @@ class Settings(BaseModel):
         description="Addresses or networks of proxies, separated by commas, that may say for whom they ask",
     )
 
+    jobs_dir: Path = Field(
+        validate_default=True,
+        default=Path("~/.local/state/sa2va/jobs"),
+        description="Folder of the video jobs, which outlive the process; shared by all processes that serve them",
+    )
+    max_video_mb: Mebibytes = Field(default=512.0, gt=0, description="Largest video that is uploaded, MiB")
+    max_video_frames: int = Field(
+        default=3000, ge=1, le=1_000_000, description="Most frames of a video that are looked at"
+    )
+    max_frames_seen: int = Field(
+        default=16, ge=1, le=64, description="Most frames of a video that the language model sees"
+    )
+    max_jobs: int = Field(default=32, ge=1, description="Most video jobs that wait or run; beyond it 429")
+    jobs_at_once: int = Field(default=1, ge=1, le=16, description="Video jobs that a process works on at once")
+    jobs_keep_s: Annotated[float, Field(gt=0, le=31_536_000)] = Field(
+        default=86_400.0, description="Seconds that a finished video job is kept"
+    )
+    max_jobs_mb: Mebibytes = Field(
+        default=10_240.0, gt=0, description="Disk that all video jobs may take, MiB; beyond it 507"
+    )
+    clip_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.3, description="Share of the model's time that videos may take while pictures are asked about"
+    )
+
     image_url_hosts: str | None = Field(
         default=None,
         description="Hosts (host or host:port), separated by commas, from which pictures are fetched by URL",
@@ -104,7 +142,12 @@ class Settings(BaseModel):
         default=False, description="Whether the hosts for pictures may have private addresses"
     )
 
-    @field_validator("model_path", "cache_dir")
+    @field_validator("model_path")
+    @classmethod
+    def _name_embedded(cls, path: str | None) -> str | None:
+        return None if path == EMBEDDED else path
+
+    @field_validator("model_path", "cache_dir", "jobs_dir")
     @classmethod
     def _expand_home(cls, path: str | Path | None) -> str | Path | None:
         """`~`, which nothing expands where a compose file or a unit sets the variable."""
@@ -166,6 +209,11 @@ class Settings(BaseModel):
         return self.timeout_s if self.grace_s is None else self.grace_s
 
     @property
+    def wanted_context(self) -> int:
+        """Tokens of a prompt and its reply that are worth having room for."""
+        return self.max_prompt_tokens + self.max_new_tokens if self.context == "auto" else self.context
+
+    @property
     def model_dir_or_id(self) -> str:
         """What to load: the setting, or the folder of the embedded nano model."""
         return self.model_path or str(NANO_PATH)
@@ -182,12 +230,8 @@ class Settings(BaseModel):
         return int(self.max_body_mb * 2**20)
 
     @property
-    def feature_cache_bytes(self) -> int:
-        return int(self.feature_cache_mb * 2**20)
-
-    @property
-    def prefix_cache_bytes(self) -> int:
-        return int(self.prefix_cache_mb * 2**20)
+    def max_video_bytes(self) -> int:
+        return int(self.max_video_mb * 2**20)
 
     @property
     def max_image_pixels(self) -> int:

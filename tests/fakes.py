@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from sa2va_bento.errors import OverloadedError
+from sa2va_bento.clips import ClipReply, ClipRequest, ClipWatcher, FrameSegments, Track
+from sa2va_bento.errors import OverloadedError, RequestCancelledError
 from sa2va_bento.types import Exchange, Prediction, PredictRequest, Segment, SegmentReady, StreamEvent, TextDelta, Usage
 
 Made = TypeVar("Made")
@@ -29,6 +30,8 @@ class FakePredictor:
         self.gate.set()
         self.rest = threading.Event()
         self.rest.set()
+        self.frames_left = threading.Semaphore(10**9)
+        self.clips: list[ClipRequest] = []
         self.told_at: list[float] = []
         self.failure: Exception | None = None
         self.requests: list[PredictRequest] = []
@@ -55,12 +58,39 @@ class FakePredictor:
         self._pool.submit(self._work, exchange, future)
         return future
 
-    def check_room(self, left_s: float) -> None:
+    def check_room(self, left_s: float, coming: int = 0) -> None:
         if self._pending >= self.capacity:
             raise OverloadedError("the queue is full")
 
     def in_worker(self, work: Callable[[], Made]) -> "Future[Made]":
         return self._pool.submit(work)
+
+    def answer_clip(self, request: ClipRequest, watcher: ClipWatcher) -> None:
+        """Follows the left half of a clip where the prompt asks to segment; `frames_left` frames, then it waits."""
+        self.clips.append(request)
+        wants = ["segment" in question.prompt.lower() for question in request.questions]
+        for number, question in enumerate(request.questions):
+            watcher.on_text(number, "Sure, ")
+            if self.failure:
+                raise self.failure
+            result = "Sure, [SEG]." if wants[number] else f"You asked: {question.prompt}"
+            tracks = (Track(sum(wants[:number]), number, None, None),) if wants[number] else ()
+            watcher.on_reply(ClipReply(number, result, result, tracks, Usage(10, 5, 3), "stop"))
+        for frame in request.clip.frames() if any(wants) else ():
+            self._next_frame(request)
+            width, height = frame.image.size
+            half = np.zeros((height, width), bool)
+            half[:, : width // 2] = True
+            soft = half.astype(np.uint8) * 255 if request.soft_masks else None
+            segments = (Segment(half, 0.9, 0.8, request.mask_threshold, probability=soft),) * sum(wants)
+            watcher.on_frame(FrameSegments(frame.index, frame.source_index, frame.time_s, frame.image.size, segments))
+
+    def _next_frame(self, request: ClipRequest) -> None:
+        while not self.frames_left.acquire(timeout=0.02):
+            if request.is_cancelled():
+                raise RequestCancelledError("cancelled")
+        if request.is_cancelled():
+            raise RequestCancelledError("cancelled")
 
     def close(self) -> None:
         self.closed = True

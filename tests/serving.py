@@ -1,10 +1,13 @@
 """Runs `service.py` in the test's own process: through an ASGI test client, or on a socket."""
 
+import atexit
 import contextlib
 import importlib.util
 import itertools
 import os
+import shutil
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -33,7 +36,9 @@ def load_service(model: Model | None, **environment: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    with mock.patch.dict(os.environ, environment):
+    given = {"SA2VA_JOBS_DIR": tempfile.mkdtemp(prefix="sa2va-jobs-"), **environment}
+    atexit.register(shutil.rmtree, given["SA2VA_JOBS_DIR"], ignore_errors=True)
+    with mock.patch.dict(os.environ, given):
         spec.loader.exec_module(module)
     module.runtime.load = lambda _: _loading(module) if model is None else model
     return module

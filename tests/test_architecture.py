@@ -24,7 +24,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "model/": (*GROUND, "model"),
     "media/": (*GROUND, "media"),
     "cli/": (*GROUND, "cli", "predictor", "processing", "engine", "model", "media"),
-    "web/": (*GROUND, "web", "media", "predictor"),
+    "jobs/": (*GROUND, "jobs", "media", "predictor"),
+    "web/": (*GROUND, "web", "media", "predictor", "jobs"),
 }
 """A file or a folder of the package, and what of the package it may import."""
 
@@ -34,6 +35,7 @@ FOREIGN: dict[str, tuple[str, ...]] = {
     **{room: HTTP for room in ROOMS if room != "web/"},
     "web/": TORCH,
     "media/": (*HTTP, *TORCH),
+    "jobs/": TORCH,
     "types.py": (*HTTP, *TORCH),
     "clips.py": (*HTTP, *TORCH),
     "metrics.py": (*HTTP, *TORCH),

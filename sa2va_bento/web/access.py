@@ -17,6 +17,8 @@ Network = IPv4Network | IPv6Network
 
 MOST_WRONG_KEYS = 30
 """A minute, of an address."""
+OWNER = "owner"
+"""Name in a request's state of whose key it came with; where no keys are set nothing is anybody's."""
 PEER = "peer"
 """Name in a request's state of the other end of its connection, whatever its headers say."""
 
@@ -29,6 +31,10 @@ class KeyRing:
 
     def __bool__(self) -> bool:
         return bool(self._digests)
+
+    def name_of(self, place: int) -> str:
+        """A name for the key at a place, which does not give it away and stays when others come and go."""
+        return self._digests[place].hex()[:32]
 
     def find(self, key: bytes) -> int | None:
         """The key's place in the ring; the time it takes does not depend on which one matches, or how nearly."""
@@ -79,6 +85,7 @@ class Access:
         found = [self._keys.find(key) for key in _given_keys(Headers(scope=scope))]
         known = [place for place in found if place is not None]
         if known:
+            scope.setdefault("state", {})[OWNER] = self._keys.name_of(known[0])
             return f"key {known[0]}"
         if wait_s := self._wrong_keys.take(client_address(scope, self._proxies)):
             raise RateLimitedError("too many wrong keys; try again later", math.ceil(wait_s))

@@ -15,10 +15,17 @@ from starlette.types import Scope
 
 from sa2va_bento import metrics
 from sa2va_bento.web.health import answer_health
+from sa2va_bento.web.jobs.routes import (
+    answer_job,
+    answer_job_delete,
+    answer_job_events,
+    answer_job_result,
+    answer_process_video,
+)
+from sa2va_bento.web.jobs.schemas import JobStatus, VideoRequest, VideoResult
 from sa2va_bento.web.openai.routes import answer_chat, answer_model, answer_models
 from sa2va_bento.web.openai.schemas import ChatCompletion, ChatRequest, ModelCard, ModelList
 from sa2va_bento.web.openapi import document_bytes
-from sa2va_bento.web.process import answer_process_stream
 from sa2va_bento.web.runtime import Runtime
 from sa2va_bento.web.schemas import HealthErrorResponse, HealthResponse, ProcessRequest, ProcessResponse
 
@@ -28,24 +35,42 @@ ASKING = (400, 401, 413, 415, 429, 500, 503, 504)
 """What can go wrong with a question."""
 
 
+_MASKS = (
+    "mask_format",
+    "string",
+    "How masks are encoded: rle, png, polygon, probability or none; unset as the job has it",
+)
+RESULT_QUERY = (
+    ("format", "string", "json, ndjson (a line a frame), youtube_vis, coco_vid, zip, overlay or masks (MP4)"),
+    _MASKS,
+    ("start", "integer", "First frame of the JSON or NDJSON result"),
+    ("end", "integer", "The frame after the last"),
+)
+EVENTS_QUERY = (_MASKS, ("last_event_id", "string", "As the `Last-Event-ID` header"))
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """A method of a path. `handler` is None where BentoML has the route; `listed` is what `GET /` says of it. The rest
     is for the documentation: `takes` as JSON (and as a form), `answer` as JSON, or else `events`."""
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "DELETE"]
     path: str
     name: str
     summary: str
     handler: Handler | None = None
     listed: str | None = None
     is_open: bool = False
-    tag: Literal["answers", "openai", "service"] = "service"
+    tag: Literal["answers", "video", "openai", "service"] = "service"
     takes: type[BaseModel] | None = None
     takes_form: bool = False
-    answer: type[BaseModel] | Literal["object", "text", "nothing"] = "nothing"
+    answer: type[BaseModel] | Literal["object", "text", "nothing", "removed"] = "nothing"
     events: tuple[str, ...] = ()
     events_are: str = ""
+    accepted: type[BaseModel] | None = None
+    """What it answers with 202, where that is not the answer yet."""
+    query: tuple[tuple[str, str, str], ...] = ()
+    """Name, JSON type and description of what a URL's query may hold."""
     errors: tuple[int, ...] = ()
     not_ready: type[BaseModel] | None = None
     """What it answers with 503, where that is an answer of its own."""
@@ -115,7 +140,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "/process_stream",
         "process_stream",
         "The same, while it is made",
-        answer_process_stream,
         listed="POST - The same, answered as server-sent events",
         tag="answers",
         takes=ProcessRequest,
@@ -124,6 +148,67 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         events_are="Server-sent events: `start` (`request_id`, `model`) at once, then `token` (`text`) and `segment` "
         "(one of `segments`) as they come, at last `done` (the answer of `/process`) or `error` (`error`, `status`)",
         errors=ASKING,
+    ),
+    Endpoint(
+        "POST",
+        "/process_video",
+        "process_video",
+        "Answers prompts about a video and follows what it names, as a job",
+        answer_process_video,
+        listed="POST - Process a video with text prompts, as a job",
+        tag="video",
+        takes=VideoRequest,
+        takes_form=True,
+        accepted=JobStatus,
+        answer=VideoResult,
+        errors=(*ASKING, 507),
+    ),
+    Endpoint(
+        "GET",
+        "/jobs/{job_id}",
+        "job",
+        "Where a job stands",
+        answer_job,
+        listed="GET - Where a video job stands; /result, /events, DELETE",
+        tag="video",
+        answer=JobStatus,
+        errors=(401, 404, 429, 503),
+    ),
+    Endpoint(
+        "GET",
+        "/jobs/{job_id}/result",
+        "job_result",
+        "What a job has found",
+        answer_job_result,
+        tag="video",
+        query=RESULT_QUERY,
+        answer=VideoResult,
+        errors=(400, 401, 404, 409, 413, 415, 429, 500, 503, 507),
+    ),
+    Endpoint(
+        "GET",
+        "/jobs/{job_id}/events",
+        "job_events",
+        "What a job says and finds, as it comes",
+        answer_job_events,
+        tag="video",
+        query=EVENTS_QUERY,
+        events=("state", "text", "reply", "frame", "restart", "done", "error", "cancelled"),
+        events_are="Server-sent events: `state` (as `GET /jobs/{job_id}`), `text` (`question`, `text`), `reply`, "
+        "`frame` (a line of the NDJSON result), `restart`, at last `done`, `error` or `cancelled`. With "
+        "`Last-Event-ID` the stream goes on after that event",
+        errors=(400, 401, 404, 429, 503),
+    ),
+    Endpoint(
+        "DELETE",
+        "/jobs/{job_id}",
+        "job_delete",
+        "Stops a job; removes one that has ended",
+        answer_job_delete,
+        tag="video",
+        accepted=JobStatus,
+        answer="removed",
+        errors=(401, 404, 429, 503),
     ),
     Endpoint(
         "POST",
@@ -168,6 +253,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
 
 OPEN_PATHS = frozenset(endpoint.path for endpoint in ENDPOINTS if endpoint.is_open)
 """What `GET` answers to anybody."""
+UPLOAD_PATH = "/process_video"
+"""Whose forms are written to the disk as they come."""
 QUIET = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
 """Routes that machines ask all the time: no line of the log for them."""
 OTHER = "other"

@@ -17,10 +17,11 @@ from sa2va_bento.settings import Settings
 from sa2va_bento.types import RequestContext
 from sa2va_bento.web.access import Access
 from sa2va_bento.web.content_encoding import Compression, Decompression
-from sa2va_bento.web.endpoints import OPEN_PATHS, OTHER, QUIET, route_of
+from sa2va_bento.web.endpoints import OPEN_PATHS, OTHER, QUIET, UPLOAD_PATH, route_of
 from sa2va_bento.web.errors import contract_error, error_response
 from sa2va_bento.web.memory_budget import MemoryBudget
 from sa2va_bento.web.statuses import status_of
+from sa2va_bento.web.tracing import trace_request, trace_stages
 
 access_log = logging.getLogger("sa2va_bento.access")
 
@@ -49,7 +50,7 @@ def middlewares(settings: Settings) -> Iterator[tuple[type, dict[str, Any]]]:
         },
     )
     budget = MemoryBudget(int(settings.max_queue_mb * 2**20))
-    yield BodyLimit, {"limit": settings.max_body_bytes, "budget": budget}
+    yield BodyLimit, {"limit": settings.max_body_bytes, "upload_limit": settings.max_video_bytes, "budget": budget}
     yield Decompression, {"limit": settings.max_body_bytes, "budget": budget}
 
 
@@ -84,6 +85,7 @@ class Arrival:
         request_id = given if _CLEAN_ID.fullmatch(given) else uuid.uuid4().hex
         context = RequestContext(request_id, self._timeout_s)
         scope.setdefault("state", {})["context"] = context
+        trace_request(request_id)
         status = 499  # unless an answer begins
 
         async def send_with_id(message: Message) -> None:
@@ -97,6 +99,7 @@ class Arrival:
             await self.app(scope, receive, send_with_id)
         finally:
             _note(scope, status, context)
+            trace_stages(context)
 
 
 def without_slash(path: str) -> str:
@@ -111,8 +114,10 @@ def _note(scope: Scope, status: int, context: RequestContext) -> None:
     metrics.http_requests.labels(method, route, status).inc()
     metrics.http_seconds.labels(route).observe(seconds)
     if route not in QUIET:
-        line = (context.request_id, scope["method"], _printable(scope["path"]), status, 1e3 * seconds)
-        access_log.info("request %s: %s %s answered %d in %.1f ms", *line)
+        path, milliseconds = _printable(scope["path"]), 1e3 * seconds
+        line = (context.request_id, scope["method"], path, status, milliseconds)
+        fields = {"method": scope["method"], "path": path, "status": status, "duration_ms": round(milliseconds, 1)}
+        access_log.info("request %s: %s %s answered %d in %.1f ms", *line, extra={"fields": fields})
 
 
 def _printable(path: str) -> str:
@@ -172,37 +177,47 @@ class _Shaper:
 
 class BodyLimit:
     """Refuses bodies over `limit` bytes: by their announced length at once, else while they stream in. All bodies
-    together have a budget.
+    together have a budget; not so uploads, which go to the disk as they come and have a limit of their own.
 
     BentoML's pickled bodies are refused here too; it would do so itself, but with a traceback in the log.
     """
 
-    def __init__(self, app: ASGIApp, limit: int, budget: MemoryBudget) -> None:
-        self.app, self._limit, self._budget = app, limit, budget
+    def __init__(self, app: ASGIApp, limit: int, upload_limit: int, budget: MemoryBudget) -> None:
+        self.app, self._limit, self._upload_limit, self._budget = app, limit, upload_limit, budget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        if refusal := self._refusal(Headers(scope=scope)):
+        is_upload = _is_upload(scope)
+        if refusal := self._refusal(Headers(scope=scope), self._upload_limit if is_upload else self._limit):
             return await error_response(refusal, scope)(scope, receive, send)
+        if is_upload:  # counted while it is written
+            return await self.app(scope, receive, send)
         with self._budget.share() as share:
 
             async def receive_counted() -> Message:
                 message = await receive()
                 share.take(len(message.get("body", b"")))
                 if share.taken > self._limit:
-                    raise self._too_large()
+                    raise _too_large(self._limit)
                 return message
 
             await self.app(scope, receive_counted, send)
 
-    def _refusal(self, headers: Headers) -> Sa2VAError | None:
+    def _refusal(self, headers: Headers, limit: int) -> Sa2VAError | None:
         length = headers.get("content-length", "")
-        if length.isdecimal() and (len(length) > MOST_DIGITS or int(length) > self._limit):
-            return self._too_large()
+        if length.isdecimal() and (len(length) > MOST_DIGITS or int(length) > limit):
+            return _too_large(limit)
         if headers.get("content-type", "").startswith(PICKLE):
             return UnsupportedMediaError("pickled bodies are never read")
         return None
 
-    def _too_large(self) -> PayloadTooLargeError:
-        return PayloadTooLargeError(f"the body is over the limit of {self._limit / 2**20:g} MiB")
+
+def _too_large(limit: int) -> PayloadTooLargeError:
+    return PayloadTooLargeError(f"the body is over the limit of {limit / 2**20:g} MiB")
+
+
+def _is_upload(scope: Scope) -> bool:
+    headers = Headers(scope=scope)
+    is_form = headers.get("content-type", "").startswith("multipart/form-data")
+    return scope["path"] == UPLOAD_PATH and is_form and not headers.get("content-encoding")

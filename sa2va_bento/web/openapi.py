@@ -80,6 +80,10 @@ class Documented(Protocol):
     @property
     def events_are(self) -> str: ...
     @property
+    def accepted(self) -> type[BaseModel] | None: ...
+    @property
+    def query(self) -> tuple[tuple[str, str, str], ...]: ...
+    @property
     def errors(self) -> tuple[int, ...]: ...
     @property
     def not_ready(self) -> type[BaseModel] | None: ...
@@ -107,6 +111,7 @@ def build_document(endpoints: Endpoints, *, keys: bool) -> Json:
         "servers": [{"url": "/", "description": "Where this document came from"}],
         "tags": [
             {"name": "answers", "description": "Text and masks"},
+            {"name": "video", "description": "Videos, as jobs"},
             {"name": "openai", "description": "The same for OpenAI's clients"},
             {"name": "service", "description": "What is running, and how it is"},
         ],
@@ -118,7 +123,14 @@ def build_document(endpoints: Endpoints, *, keys: bool) -> Json:
 def _schemas(endpoints: Endpoints) -> Json:
     """Schemas of requests as they are read and of answers as they are written."""
     read = _models(endpoint.takes for endpoint in endpoints)
-    written = _models([ErrorResponse, *(e.answer for e in endpoints), *(e.not_ready for e in endpoints)])
+    written = _models(
+        [
+            ErrorResponse,
+            *(e.answer for e in endpoints),
+            *(e.not_ready for e in endpoints),
+            *(e.accepted for e in endpoints),
+        ]
+    )
     _, definitions = models_json_schema(
         [*((model, "validation") for model in read), *((model, "serialization") for model in written)],
         ref_template="#/components/schemas/{model}",
@@ -189,6 +201,10 @@ def _operation(endpoint: Documented) -> Json:
     responses = {200: _answer(endpoint), **_errors(*endpoint.errors, schema=schema)}
     if endpoint.not_ready:
         responses[503] = _json("The model is still loading, or is gone", endpoint.not_ready.__name__, retry=True)
+    if endpoint.accepted:
+        responses[202] = _json("It is under way", endpoint.accepted.__name__)
+    if endpoint.answer == "removed":
+        responses[204] = responses.pop(200)
     operation: Json = {
         "operationId": endpoint.name,
         "summary": endpoint.summary,
@@ -197,6 +213,8 @@ def _operation(endpoint: Documented) -> Json:
     }
     if names := re.findall(r"{(\w+)}", endpoint.documented_path):
         operation["parameters"] = [_path_parameter(name) for name in names]
+    if endpoint.query:
+        operation["parameters"] = operation.get("parameters", []) + [_query_parameter(*one) for one in endpoint.query]
     if endpoint.takes:
         operation["requestBody"] = {"required": True, "content": _content(endpoint.takes, endpoint.takes_form)}
     return operation
@@ -204,6 +222,10 @@ def _operation(endpoint: Documented) -> Json:
 
 def _path_parameter(name: str) -> Json:
     return {"name": name, "in": "path", "required": True, "description": "Its name", "schema": {"type": "string"}}
+
+
+def _query_parameter(name: str, kind: str, description: str) -> Json:
+    return {"name": name, "in": "query", "description": description, "schema": {"type": kind}}
 
 
 def _content(model: type[BaseModel], takes_form: bool) -> Json:
@@ -221,6 +243,8 @@ def _answer(endpoint: Documented) -> Json:
             return _events(endpoint.events_are, *endpoint.events)
         case "nothing":
             return {"description": "Yes", "headers": _headers()}
+        case "removed":
+            return {"description": "It is gone", "headers": _headers()}
         case str() as unknown:
             raise ValueError(unknown)
         case model:

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from sa2va_bento.media import mask_formats as masks
 from sa2va_bento.media.overlay.draw import draw_overlay, encode_overlay
+from sa2va_bento.media.png import to_data_url
 from sa2va_bento.types import Prediction, RequestContext, Segment, Stage
 from sa2va_bento.web.schemas import (
     ImageSize,
@@ -14,6 +16,7 @@ from sa2va_bento.web.schemas import (
     PngMask,
     PolygonMask,
     PolygonPart,
+    ProbabilityMask,
     ProcessResponse,
     RleMask,
     SegmentOut,
@@ -90,12 +93,14 @@ def to_segment(number: int, segment: Segment, mask_format: MaskFormat) -> Segmen
         bbox=masks.bounding_box(segment.mask),
         area=masks.area(segment.mask),
         threshold=segment.threshold,
-        mask=encode_mask(segment.mask, mask_format),
+        mask=encode_mask(segment.mask, mask_format, segment.probability),
     )
 
 
-def encode_mask(mask: masks.Mask, mask_format: MaskFormat) -> RleMask | PngMask | PolygonMask | None:
-    """A mask (H, W) in the format asked for; `none` gives None."""
+def encode_mask(
+    mask: masks.Mask, mask_format: MaskFormat, probability: NDArray[np.uint8] | None = None
+) -> RleMask | PngMask | PolygonMask | ProbabilityMask | None:
+    """A mask (H, W) in the format asked for; `none` gives None. Probabilities (H, W) are needed for theirs alone."""
     size = (mask.shape[0], mask.shape[1])
     match mask_format:
         case "rle":
@@ -104,6 +109,9 @@ def encode_mask(mask: masks.Mask, mask_format: MaskFormat) -> RleMask | PngMask 
             return PngMask(size=size, data=masks.encode_png(mask))
         case "polygon":
             return PolygonMask(size=size, polygons=[_part(part) for part in masks.encode_polygons(mask)])
+        case "probability":
+            assert probability is not None
+            return ProbabilityMask(size=size, data=to_data_url(Image.fromarray(probability)))
         case "none":
             return None
 

@@ -59,6 +59,7 @@ def to_predict_request(
         regions=regions_to_masks(request.regions, image.size, context.deadline),
         history=tuple(Turn(turn.role, turn.content) for turn in request.history),
         mask_threshold=request.mask_threshold,
+        soft_masks=request.mask_format == "probability",
         max_new_tokens=request.max_new_tokens,
         max_tiles=request.max_tiles,
         context=context,
@@ -68,11 +69,12 @@ def to_predict_request(
 def _check_text(request: ProcessRequest, settings: Settings) -> None:
     if not request.prompt.strip():
         raise BadRequestError("prompt: empty")
-    _check_turns(request.history)
+    check_turns(request.history)
     check_sizes([request.prompt, *(turn.content for turn in request.history)], request.regions, settings)
 
 
-def _check_turns(history: Sequence[HistoryTurn]) -> None:
+def check_turns(history: Sequence[HistoryTurn]) -> None:
+    """Raises BadRequestError where the turns before a prompt do not alternate, the user's first."""
     for i, turn in enumerate(history):
         if turn.role != ("user", "assistant")[i % 2]:
             raise BadRequestError(f"history[{i}].role: the turns must alternate, the user's first")

@@ -12,7 +12,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NoReturn, Protocol, TypeVar
 
+from sa2va_bento.clips import ClipRequest, ClipWatcher
 from sa2va_bento.errors import NotReadyError, PayloadTooLargeError, Sa2VAError, StartupError
+from sa2va_bento.jobs.desk import JobDesk
 from sa2va_bento.settings import Settings
 from sa2va_bento.types import Exchange, Prediction, PredictRequest, RequestContext, StreamEvent
 from sa2va_bento.web import startup
@@ -28,7 +30,9 @@ class Model(Protocol):
 
     def answer(self, exchange: Exchange[Rendered]) -> "Future[Rendered]": ...
 
-    def check_room(self, left_s: float) -> None: ...
+    def answer_clip(self, request: ClipRequest, watcher: ClipWatcher) -> None: ...
+
+    def check_room(self, left_s: float, coming: int = 0) -> None: ...
 
     def in_worker(self, work: Callable[[], Made]) -> "Future[Made]": ...
 
@@ -112,6 +116,7 @@ class Runtime:
         self.started_at = datetime.now().replace(microsecond=0)
         self._started = time.monotonic()
         self._model: Model | None = None
+        self._jobs: JobDesk | None = None
         self._failure: str | None = None
         self._closed = threading.Event()
         self._broken: str | None = None
@@ -135,6 +140,8 @@ class Runtime:
     def close(self) -> None:
         """Stops the model and its threads; requests under way fail with NotReadyError."""
         self._closed.set()
+        if self._jobs is not None:
+            self._jobs.close()
         if self._model is not None:
             self._model.close()
 
@@ -153,6 +160,14 @@ class Runtime:
         if not self._model.is_ready:
             raise NotReadyError("the model has stopped")
         return self._model
+
+    @property
+    def jobs(self) -> JobDesk:
+        """Where video jobs are handed in. Raises NotReadyError as `model` does, and where they can't be kept."""
+        if not self.is_draining and self._jobs is not None:
+            return self._jobs
+        assert self.model is not None
+        raise NotReadyError("video jobs can't be kept here: SA2VA_JOBS_DIR can't be written")
 
     @property
     def is_ready(self) -> bool:
@@ -183,9 +198,17 @@ class Runtime:
         if self._closed.is_set():
             return model.close()
         _spare_the_collector()
-        self._model = model
+        self._model, self._jobs = model, self._open_jobs(model)
         startup.note_ready()
         logger.info("model %s is ready after %.1f s", self.settings.model_name, time.monotonic() - begun)
+
+    def _open_jobs(self, model: Model) -> JobDesk | None:
+        """None where there is no folder for them: pictures are answered all the same."""
+        try:
+            return JobDesk(model, self.settings)
+        except StartupError as error:
+            logger.warning("%s", error.message)
+            return None
 
     def _fail(self, message: str) -> None:
         self._failure = "the model could not be loaded"

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 
 from sa2va_bento.errors import BadRequestError
 
-MaskFormat = Literal["rle", "png", "polygon", "none"]
+MaskFormat = Literal["rle", "png", "polygon", "probability", "none"]
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Whole = Annotated[int, Field(strict=True, ge=0)]
@@ -42,11 +42,11 @@ EXAMPLE_PICTURE = (
 """A red circle on a light ground, 32 x 24 pixels."""
 
 
-class _Model(BaseModel):
+class Model(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
 
 
-class RleMask(_Model):
+class RleMask(Model):
     """A mask as COCO run lengths, column by column."""
 
     format: Literal["rle"] = Field(default="rle", description="What kind of mask this is")
@@ -57,7 +57,7 @@ class RleMask(_Model):
     )
 
 
-class PngMask(_Model):
+class PngMask(Model):
     """A mask as a one-channel PNG."""
 
     format: Literal["png"] = Field(default="png", description="What kind of mask this is")
@@ -68,7 +68,7 @@ class PngMask(_Model):
     )
 
 
-class PolygonPart(_Model):
+class PolygonPart(Model):
     """One connected part of a mask."""
 
     exterior: list[tuple[float, float]] = Field(
@@ -77,7 +77,7 @@ class PolygonPart(_Model):
     holes: list[list[tuple[float, float]]] = Field(description="Outlines of its holes", examples=[[]])
 
 
-class PolygonMask(_Model):
+class PolygonMask(Model):
     """A mask as outlines, simplified by one pixel at most."""
 
     format: Literal["polygon"] = Field(default="polygon", description="What kind of mask this is")
@@ -85,10 +85,21 @@ class PolygonMask(_Model):
     polygons: list[PolygonPart] = Field(description="Connected parts, in no particular order")
 
 
-SegmentMask = Annotated[RleMask | PngMask | PolygonMask, Field(discriminator="format")]
+class ProbabilityMask(Model):
+    """A mask before its cut, as a one-channel PNG."""
+
+    format: Literal["probability"] = Field(default="probability", description="What kind of mask this is")
+    size: tuple[Whole, Whole] = Field(description="[height, width]", examples=[[480, 640]])
+    data: str = Field(
+        description="Data URL of an 8-bit grey PNG: each pixel's probability, 255 is certain",
+        examples=["data:image/png;base64,iVBORw0KGgo="],
+    )
 
 
-class RleRegion(_Model):
+SegmentMask = Annotated[RleMask | PngMask | PolygonMask | ProbabilityMask, Field(discriminator="format")]
+
+
+class RleRegion(Model):
     """A region's mask as COCO run lengths."""
 
     format: Literal["rle"] = Field(default="rle", description="May be left out")
@@ -98,7 +109,7 @@ class RleRegion(_Model):
     )
 
 
-class PngRegion(_Model):
+class PngRegion(Model):
     """A region's mask as a PNG of the picture's size; every pixel that is not black is inside."""
 
     format: Literal["png"] = Field(default="png", description="May be left out")
@@ -119,7 +130,7 @@ RegionMask = Annotated[
 ]
 
 
-class Region(_Model):
+class Region(Model):
     """A visual prompt: exactly one of `box`, `polygon` and `mask`, in pixels of the picture as displayed."""
 
     box: tuple[Number, Number, Number, Number] | None = Field(
@@ -135,14 +146,14 @@ class Region(_Model):
     mask: RegionMask | None = Field(default=None, description="A mask of the picture's size")
 
 
-class HistoryTurn(_Model):
+class HistoryTurn(Model):
     """An earlier message of the conversation."""
 
     role: Literal["user", "assistant"] = Field(description="Who spoke", examples=["user"])
     content: Text = Field(description="What was said", examples=["What is in the picture?"])
 
 
-class ProcessRequest(_Model):
+class ProcessRequest(Model):
     """A picture, a prompt, and how to answer. Fields that are not listed are ignored with a warning."""
 
     base64Image: Text = Field(  # noqa: N815 - the name that the original's clients send
@@ -180,14 +191,14 @@ class ProcessRequest(_Model):
     )
 
 
-class ImageSize(_Model):
+class ImageSize(Model):
     """Size of the picture as displayed, in pixels."""
 
     width: int = Field(examples=[640], description="Pixels across")
     height: int = Field(examples=[480], description="Pixels down")
 
 
-class SegmentOut(_Model):
+class SegmentOut(Model):
     """One `[SEG]` of the reply; an empty mask is reported with area 0."""
 
     id: int = Field(description="Place in the reply, from 0", examples=[0])
@@ -205,7 +216,7 @@ class SegmentOut(_Model):
     mask: SegmentMask | None = Field(description="The mask in the format asked for; null for `none`")
 
 
-class UsageOut(_Model):
+class UsageOut(Model):
     """Token counts."""
 
     prompt_tokens: int = Field(description="Tokens of the prompt, the picture's included", examples=[290])
@@ -214,7 +225,7 @@ class UsageOut(_Model):
     total_tokens: int = Field(description="Prompt and reply", examples=[298])
 
 
-class Timings(_Model):
+class Timings(Model):
     """Milliseconds spent on a request, stage by stage: together they are the total."""
 
     receive: float = Field(default=0, description="Reading the body", examples=[1.2])
@@ -231,7 +242,7 @@ class Timings(_Model):
     total: float = Field(default=0, description="From the arrival of the request to its answer", examples=[170.3])
 
 
-class ProcessResponse(_Model):
+class ProcessResponse(Model):
     """The answer to a request."""
 
     result: str = Field(description="The reply, markers `[SEG]` and `<p>..</p>` kept", examples=["Sure, [SEG]."])
@@ -252,7 +263,7 @@ class ProcessResponse(_Model):
     warnings: list[str] = Field(description="What was ignored or adjusted", examples=[[]])
 
 
-class ErrorResponse(_Model):
+class ErrorResponse(Model):
     """Why there is no answer."""
 
     error: str = Field(description="What is wrong, for a person to read", examples=["prompt: field required"])
@@ -266,7 +277,7 @@ class HealthErrorResponse(ErrorResponse):
     message: str = Field(description="As `error`", examples=["the model is still loading"])
 
 
-class HealthResponse(_Model):
+class HealthResponse(Model):
     """What is running."""
 
     status: Literal["running"] = Field(default="running", description="`error`, with 503, until the model is ready")

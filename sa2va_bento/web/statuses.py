@@ -21,6 +21,7 @@ STATUSES: Mapping[int, Status] = {
     401: Status("a key is needed", "No key, or a wrong one", "authentication_error", "invalid_api_key"),
     404: Status("there is no such endpoint", "No such thing", openai_code="not_found"),
     405: Status("this endpoint does not take that method", "Another method is needed"),
+    409: Status("not finished yet", "The job has no result yet"),
     413: Status(
         "the body is too large", "A body, a picture or a prompt over its limit", openai_code="request_too_large"
     ),
@@ -38,6 +39,7 @@ STATUSES: Mapping[int, Status] = {
         "service_unavailable",
         1,
     ),
+    507: Status("there is no room on the disk", "No room for another job", "server_error", "no_room"),
     504: Status("no answer within the request's deadline", "No answer within the deadline", "server_error", "timeout"),
 }
 

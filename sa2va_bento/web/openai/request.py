@@ -101,6 +101,7 @@ def to_predict_request(
         regions=regions_to_masks(request.regions, image.size, context.deadline) if image else (),
         history=conversation.history,
         mask_threshold=request.mask_threshold,
+        soft_masks=request.mask_format == "probability",
         max_new_tokens=request.max_completion_tokens or request.max_tokens,
         max_tiles=1 if conversation.detail == "low" else request.max_tiles,
         sampling=_sampling(request),

@@ -1,0 +1,1 @@
+"""Video over HTTP: jobs are handed in, watched, fetched and cancelled."""
