@@ -29,6 +29,7 @@ from sa2va_bento.model.grounding import (
     decode_proposals,
     decode_unprompted,
 )
+from sa2va_bento.model.memory_attention import MemoryAttention
 from sa2va_bento.model.sam2 import has_tuned_decoder
 
 FRAMES_SEEN = 5
@@ -66,6 +67,8 @@ class MemoryBank:
     conditioning: dict[int, Memory] = field(default_factory=dict)
     recent_maps: dict[int, Tensor] = field(default_factory=dict)
     recent_pointers: dict[int, Tensor] = field(default_factory=dict)
+    attention: MemoryAttention | None = None
+    """Of this clip, with what it has made of the maps."""
 
     @classmethod
     def of(cls, sam: Sam2VideoModel, frames: int) -> "MemoryBank":
@@ -76,14 +79,16 @@ class MemoryBank:
         """Keeps an unprompted frame's memory and forgets what no later frame reads."""
         self.recent_maps[frame], self.recent_pointers[frame] = memory.map, memory.pointer
         self.recent_maps.pop(frame - self.maps + 1, None)
+        if self.attention:
+            self.attention.forget(frame - self.maps + 1)
         self.recent_pointers.pop(frame - self.pointers + 1, None)
 
-    def maps_for(self, frame: int) -> list[tuple[int, Tensor]]:
-        """Maps and their rows in the table of temporal positions: the last row for every conditioning frame, whether
-        before or after; row `r - 1` for the frame `r` before."""
-        before = [(ago - 1, self.recent_maps.get(frame - ago)) for ago in range(self.maps - 1, 0, -1)]
-        conditioning = [(self.maps - 1, memory.map) for memory in self.conditioning.values()]
-        return [*conditioning, *((row, found) for row, found in before if found is not None)]
+    def maps_for(self, frame: int) -> list[tuple[int, int, Tensor]]:
+        """Maps, each with its frame before and its row in the table of temporal positions: the last row for every
+        conditioning frame, whether before or after; row `r - 1` for the frame `r` before."""
+        before = [(frame - ago, ago - 1, self.recent_maps.get(frame - ago)) for ago in range(self.maps - 1, 0, -1)]
+        conditioning = [(seen, self.maps - 1, memory.map) for seen, memory in self.conditioning.items()]
+        return [*conditioning, *((seen, row, found) for seen, row, found in before if found is not None)]
 
     def pointers_for(self, frame: int) -> list[Tensor]:
         """Pointers (B, d): those of conditioning frames up to this one, then of the frames before, latest first."""
@@ -148,7 +153,8 @@ def condition_frame(sam: Sam2VideoModel, frame: int, features: ImageFeatures, pr
 
 def follow_frame(sam: Sam2VideoModel, frame: int, features: ImageFeatures, bank: MemoryBank) -> TrackedFrame:
     """A later frame's features (B rows) decoded on what the bank remembers, without a prompt."""
-    recalled = attend_to_memory(sam, frame, features.embedding, bank)
+    attend = attend_to_memory if torch.is_grad_enabled() else recall
+    recalled = attend(sam, frame, features.embedding, bank)
     best = best_masks(decode_unprompted(sam, features, recalled))
     if has_tuned_decoder(sam):
         best = replace(best, logits=best.logits.where(best.object_score[:, None, None] > 0, ABSENT))
@@ -187,15 +193,25 @@ def _pointers(sam: Sam2VideoModel, best: BestMasks) -> Tensor:
     return torch.where(visible, sam.object_pointer_proj(best.token), sam.no_object_pointer)
 
 
+def recall(sam: Sam2VideoModel, frame: int, embedding: Tensor, bank: MemoryBank) -> Tensor:
+    """`attend_to_memory` without gradients, where nothing is computed twice."""
+    if bank.attention is None:
+        bank.attention = MemoryAttention(sam, _frame_positions(sam, embedding), _map_positions(sam, embedding))
+    return bank.attention(
+        embedding, bank.maps_for(frame), _pointer_tokens(sam, bank.pointers_for(frame), len(embedding))
+    )
+
+
 def attend_to_memory(sam: Sam2VideoModel, frame: int, embedding: Tensor, bank: MemoryBank) -> Tensor:
-    """A frame's embedding (B, d, h, w) after attention over the bank's memories, the same shape."""
+    """A frame's embedding (B, d, h, w) after attention over the bank's memories, the same shape, by the in-tree
+    module."""
     batch, _, height, width = embedding.shape
     maps, pointers = bank.maps_for(frame), _pointer_tokens(sam, bank.pointers_for(frame), batch)
     map_places = _map_positions(sam, embedding)  # (h * w, 1, m)
     times = sam.memory_temporal_positional_encoding
-    memory = torch.cat([*(kept.to(embedding.dtype) for _, kept in maps), pointers.to(embedding.dtype)])
+    memory = torch.cat([*(kept.to(embedding.dtype) for _, _, kept in maps), pointers.to(embedding.dtype)])
     places = torch.cat(
-        [*((map_places + times[row]).expand(-1, batch, -1) for row, _ in maps), torch.zeros_like(pointers)]
+        [*((map_places + times[row]).expand(-1, batch, -1) for _, row, _ in maps), torch.zeros_like(pointers)]
     )
     attended = sam.memory_attention(
         current_vision_features=embedding.flatten(2).permute(2, 0, 1),

@@ -9,9 +9,19 @@ import torch
 from torch import Tensor
 from transformers import Sam2VideoModel
 
+from sa2va_bento.model import memory_attention
 from sa2va_bento.model.config import Sam2Shape, sam2_config
 from sa2va_bento.model.grounding import ImageFeatures
-from sa2va_bento.model.tracking import Memory, MemoryBank, TrackedFrame, track
+from sa2va_bento.model.tracking import (
+    Memory,
+    MemoryBank,
+    TrackedFrame,
+    attend_to_memory,
+    condition_frame,
+    follow_frame,
+    recall,
+    track,
+)
 
 SHAPE = Sam2Shape(
     image_size=64, d_model=128, embed_dim=16, num_heads=1, stages=(1, 1, 2, 1), global_att_blocks=(3,),
@@ -101,6 +111,26 @@ def test_gradients_reach_every_memory_module(sam: Sam2VideoModel) -> None:
     sam.zero_grad()
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("most_kept", [0, 4096])
+def test_recalling_is_the_in_tree_modules_attention(
+    sam: Sam2VideoModel, monkeypatch: pytest.MonkeyPatch, most_kept: int
+) -> None:
+    """Whether or not keys and values are kept from frame to frame."""
+    monkeypatch.setattr(memory_attention, "MOST_KEPT", most_kept)
+    features, bank = clip(1, 30), MemoryBank.of(sam, 30)
+    rows = [frame.rows(torch.tensor([0, 0])) for frame in features]
+    for frame in (0, 1):
+        bank.conditioning[frame] = condition_frame(sam, frame, rows[frame], prompts(3, 2)).memory
+    for frame in range(2, 30):
+        expected = attend_to_memory(sam, frame, rows[frame].embedding, bank)
+        found = recall(sam, frame, rows[frame].embedding, bank)
+        torch.testing.assert_close(found, expected, atol=2e-5, rtol=2e-5)
+        bank.add(frame, follow_frame(sam, frame, rows[frame], bank).memory)
+    assert bank.attention
+    assert len(bank.attention._kept) == (7 if most_kept else 0)  # of the last one, which nobody has read yet, nothing is kept
+
+
 def memory(value: float) -> Memory:
     return Memory(torch.full((1, 1, 1), value), torch.full((1, 1), value))
 
@@ -109,7 +139,7 @@ def test_the_bank_looks_back_six_maps_and_fifteen_pointers_and_keeps_no_more() -
     bank = MemoryBank(maps=7, pointers=16, conditioning={0: memory(0)})
     for frame in range(1, 40):
         bank.add(frame, memory(frame))
-    assert [(row, int(kept)) for row, kept in bank.maps_for(40)] == [
+    assert [(row, int(kept)) for _, row, kept in bank.maps_for(40)] == [
         (6, 0), (5, 34), (4, 35), (3, 36), (2, 37), (1, 38), (0, 39)
     ]  # fmt: skip
     assert [int(pointer) for pointer in bank.pointers_for(40)] == [0, *range(39, 24, -1)]
@@ -119,7 +149,7 @@ def test_the_bank_looks_back_six_maps_and_fifteen_pointers_and_keeps_no_more() -
 
 def test_pointers_of_later_conditioning_frames_are_not_read_but_their_maps_are() -> None:
     bank = MemoryBank(maps=7, pointers=16, conditioning={0: memory(0), 5: memory(5)})
-    assert [int(kept) for _, kept in bank.maps_for(3)] == [0, 5]
+    assert [(seen, int(kept)) for seen, _, kept in bank.maps_for(3)] == [(0, 0), (5, 5)]
     assert [int(pointer) for pointer in bank.pointers_for(3)] == [0]
 
 
