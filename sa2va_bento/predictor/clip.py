@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from dataclasses import replace
-from itertools import chain
 from typing import Any
 
 from PIL import Image
@@ -72,12 +71,16 @@ class ClipTask:
     def run(self) -> None:
         """Answers the request, telling the watcher as it goes."""
         shown = self._frames_shown()
-        images = self._read(shown)
+        frames = iter(self._request.clip.frames())
+        seen = self._read(frames, shown)
+        images = tuple(frame.image for frame in seen)
         self._size = images[0].size
         generations = self._generate(images)
         tracks = [track for _, reply in generations for track in reply.tracks]
         if tracks:
-            self._track(frozenset(shown), tracks, self._join_prompts([g.prompts for g, _ in generations]))
+            prompts = self._join_prompts([generation.prompts for generation, _ in generations])
+            del images
+            self._track(self._in_order(seen, frames), frozenset(frame.index for frame in seen), tracks, prompts)
 
     def _frames_shown(self) -> tuple[int, ...]:
         request, seen = self._request, self._request.seen
@@ -85,18 +88,18 @@ class ClipTask:
         needs_length = seen is not FramesSeen.FIRST
         return frames_to_show(seen, request.seen_count, request.clip.count() if needs_length else request.seen_count)
 
-    def _read(self, shown: tuple[int, ...]) -> tuple[Image.Image, ...]:
+    def _read(self, frames: Iterator[ClipFrame], shown: tuple[int, ...]) -> list[ClipFrame]:
         """The frames that the language model sees; of a shorter clip, all that there are."""
-        found: list[Image.Image] = []
-        for frame in self._request.clip.frames():
+        found: list[ClipFrame] = []
+        for frame in frames:
             self._check_wanted()
             if frame.index in shown:
-                found.append(frame.image)
+                found.append(frame)
             if frame.index >= shown[-1]:
                 break
         if not found:
             raise BadRequestError("video: there is no frame in what was asked for")
-        return tuple(found)
+        return found
 
     def _generate(self, images: tuple[Image.Image, ...]) -> list[tuple[Generation, ClipReply]]:
         """All replies; as each is complete the watcher is told."""
@@ -158,7 +161,7 @@ class ClipTask:
             finish_reason=generation.finish_reason,
         )
 
-    def _track(self, shown: frozenset[int], tracks: list[Track], prompts: Any) -> None:
+    def _track(self, frames: Iterator[ClipFrame], shown: frozenset[int], tracks: list[Track], prompts: Any) -> None:
         """Feeds the engine a window of frames at a time, and makes masks of what comes back."""
         found: dict[int, Future[tuple[MaskLogits, ...]]] = {}
         clip = ClipTracking(
@@ -170,7 +173,7 @@ class ClipTask:
         )
         self._through = through = self._engine.track(clip)
         try:
-            for frame in self._in_order(shown):
+            for frame in frames:
                 self._check_wanted()
                 while len(self._alive) >= WINDOW:
                     self._finish_frame()
@@ -189,14 +192,15 @@ class ClipTask:
             self._engine.feed(clip, None)
         self._result(through)
 
-    def _in_order(self, shown: frozenset[int]) -> Iterator[ClipFrame]:
-        """The frames that the masks start from, then the others: one reading of the clip where the former are its
-        first."""
-        frames = self._request.clip.frames
-        if shown == frozenset(range(len(shown))):
-            return frames()
-        first = _until(frames(), max(shown))
-        return chain((frame for frame in first if frame.index in shown), (f for f in frames() if f.index not in shown))
+    def _in_order(self, seen: list[ClipFrame], rest: Iterator[ClipFrame]) -> Iterator[ClipFrame]:
+        """The frames that the masks start from, then the others: `rest`, where the former are the clip's first, or a
+        second reading of it."""
+        shown = {frame.index for frame in seen}
+        if max(shown) >= len(shown):
+            rest = (frame for frame in self._request.clip.frames() if frame.index not in shown)
+        while seen:
+            yield seen.pop(0)
+        yield from rest
 
     def _finish_frame(self) -> None:
         """Turns the oldest frame's logits into segments and tells the watcher."""
@@ -225,10 +229,3 @@ class _TextListener:
 
     def on_masks(self, sequence: Sequence) -> None:
         raise AssertionError("nothing is grounded on a clip as a whole")
-
-
-def _until(frames: Iterator[ClipFrame], last: int) -> Iterator[ClipFrame]:
-    for frame in frames:
-        yield frame
-        if frame.index >= last:
-            return

@@ -2,17 +2,27 @@
 
 import logging
 import os
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
-from sa2va_bento.engine.limits import limits_of
-from sa2va_bento.engine.workload import workload_of
+from sa2va_bento.engine.fit import Device, Fit, fit
+from sa2va_bento.engine.limits import Limits
+from sa2va_bento.errors import CheckpointError
 from sa2va_bento.model.base import Sa2VA
 from sa2va_bento.model.config import CheckpointConfig
 from sa2va_bento.model.loading.checkpoint import Placement, choose_placement, load_model
 from sa2va_bento.model.loading.device_map import DeviceMap, place
 from sa2va_bento.model.loading.hub import fetch_config, resolve
-from sa2va_bento.model.loading.memory import estimate
+from sa2va_bento.model.loading.memory import (
+    loaded_bytes,
+    measures_of,
+    memory_budget,
+    unfilled,
+    weight_bytes,
+)
+from sa2va_bento.model.loading.quantization import Quantization
 from sa2va_bento.model.loading.tokenizers import PromptTokenizer
 from sa2va_bento.model.registry import read_config
 from sa2va_bento.settings import Settings
@@ -20,8 +30,8 @@ from sa2va_bento.settings import Settings
 logger = logging.getLogger(__name__)
 
 
-def load(settings: Settings) -> tuple[Sa2VA, PromptTokenizer]:
-    """The model that the settings name, on its device.
+def load(settings: Settings) -> tuple[Sa2VA, PromptTokenizer, Limits]:
+    """The model that the settings name, on its device, and what the engine may hold beside it.
 
     Raises:
         CheckpointError: one line that names what is wrong.
@@ -32,17 +42,65 @@ def load(settings: Settings) -> tuple[Sa2VA, PromptTokenizer]:
     if threads := settings.threads or _cpu_threads(placement.device):
         torch.set_num_threads(threads)
     wanted = (settings.model_dir_or_id, settings.model_revision, settings.cache_dir)
-    parts = _fit(read_config(fetch_config(*wanted) / "config.json"), placement, settings)
+    config = read_config(fetch_config(*wanted) / "config.json")
+    device = _device(placement, settings)
+    estimated, parts = _shared(config, placement, settings, device)
+    logger.info("estimated: %s", estimated.needed)
     folder = resolve(*wanted)  # gigabytes, which a model that does not fit is spared
     tokenizer = PromptTokenizer.from_dir(folder)
-    return load_model(folder, placement, settings.quantization, parts), tokenizer
+    model = load_model(folder, placement, settings.quantization, parts)
+    return model, tokenizer, _measured(model, placement, settings, device)
 
 
-def _fit(config: CheckpointConfig, placement: Placement, settings: Settings) -> DeviceMap | None:
-    """Where the parts of a model go. Raises CheckpointError, with the numbers, where there is no room for it."""
-    element, quantization = placement.dtype.itemsize, settings.quantization
-    needed = estimate(config, element, workload_of(settings, limits_of(settings, config)), quantization)
-    return place(config, needed, (placement.device, *placement.others), element, quantization)
+def _device(placement: Placement, settings: Settings) -> Device:
+    devices = (placement.device, *placement.others)
+    gathers = placement.device.type != "cpu"
+    name = ", ".join(str(device) for device in devices)
+    return Device(memory_budget(devices, settings.memory_share), placement.dtype.itemsize, gathers, name)
+
+
+def fit_on_devices(config: CheckpointConfig, placement: Placement, settings: Settings) -> Fit:
+    """What fits, before anything is loaded. Raises CheckpointError where not one request does: with the numbers, and
+    the setting that would make it fit; or where the devices can't share the model."""
+    return _shared(config, placement, settings, _device(placement, settings))[0]
+
+
+def _shared(
+    config: CheckpointConfig, placement: Placement, settings: Settings, on: Device
+) -> tuple[Fit, DeviceMap | None]:
+    """What fits, and where the parts go if there are several devices: what they have in pieces is a little less than
+    what they have together."""
+    model = unfilled(config)
+    budgets = {d: memory_budget([d], settings.memory_share) for d in (placement.device, *placement.others)}
+    refusal: CheckpointError | None = None
+    for part in range(20, 10, -1):
+        smaller = replace(on, budget=on.budget * part // 20)
+        found = _fit(config, settings, lambda kind: weight_bytes(model, on.element, kind), smaller)
+        if not placement.others:
+            return found, None
+        try:
+            return found, place(config, found.needed, budgets, on.element, settings.quantization)
+        except CheckpointError as error:
+            refusal = refusal or error
+    raise refusal or CheckpointError("the devices can't share the model")
+
+
+def _fit(config: CheckpointConfig, settings: Settings, weights: Callable[[Quantization], int], on: Device) -> Fit:
+    return fit(settings, lambda most: measures_of(config, most), weights, on)
+
+
+def _measured(model: Sa2VA, placement: Placement, settings: Settings, before: Device) -> Limits:
+    """What fits beside the model now that it is there: its own bytes, and what the device has left, correct what was
+    estimated."""
+    weights = loaded_bytes(model)
+    left = memory_budget((placement.device, *placement.others), settings.memory_share)
+    found = _fit(model.config, settings, lambda _: weights, replace(before, budget=min(before.budget, left + weights)))
+    limits = found.limits
+    logger.info("loaded: %s", found.needed)
+    logger.info(
+        "%d requests at once, of %d tokens at most, %d tokens together", limits.slots, limits.context, limits.kv_tokens
+    )
+    return limits
 
 
 def _cpu_threads(device: torch.device) -> int | None:

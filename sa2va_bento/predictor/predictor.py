@@ -11,7 +11,7 @@ from PIL import Image
 
 from sa2va_bento import metrics
 from sa2va_bento.clips import ClipRequest, ClipWatcher
-from sa2va_bento.engine.limits import limits_of
+from sa2va_bento.engine.limits import Limits
 from sa2va_bento.engine.runner import Runner
 from sa2va_bento.engine.scheduler import Scheduler
 from sa2va_bento.engine.thread import EngineThread
@@ -50,15 +50,14 @@ OnEvent = Callable[[StreamEvent], None]
 class Predictor:
     """Made by `load`. `predict`, `submit` and `answer` may be called from any thread."""
 
-    def __init__(self, model: Sa2VA, tokenizer: PromptTokenizer, settings: Settings) -> None:
-        self._processor = Processor(model.config, tokenizer, settings)
-        limits = limits_of(settings, model.config)
+    def __init__(self, model: Sa2VA, tokenizer: PromptTokenizer, settings: Settings, limits: Limits) -> None:
+        self._processor = Processor(model.config, tokenizer, settings, limits.context)
         self._runner = Runner(
             model,
             self._processor.image_token_id,
             limits,
-            feature_cache_bytes=settings.feature_cache_bytes,
-            prefix_cache_bytes=settings.prefix_cache_bytes,
+            feature_cache_bytes=limits.feature_cache_bytes,
+            prefix_cache_bytes=limits.prefix_cache_bytes,
         )
         if self._runner.device.type == "cuda":  # on a CPU there is little to gain, and a large model takes a minute
             self.warm_up()
@@ -77,7 +76,8 @@ class Predictor:
         Raises:
             CheckpointError: one line that names what is wrong.
         """
-        return cls(*load(settings), settings)
+        model, tokenizer, limits = load(settings)
+        return cls(model, tokenizer, settings, limits)
 
     def warm_up(self) -> None:
         """Answers a black square that nobody asks about, unless a picture is more than the context holds."""
@@ -97,9 +97,9 @@ class Predictor:
         """Requests accepted and not yet answered."""
         return self._admission.pending
 
-    def check_room(self, left_s: float) -> None:
+    def check_room(self, left_s: float, coming: int = 0) -> None:
         """Raises OverloadedError where a request whose deadline is `left_s` seconds away would be refused now."""
-        self._admission.check(left_s)
+        self._admission.check(left_s, coming)
 
     def stats(self) -> EngineStats:
         """What the engine holds: its KV cache, its feature and prefix caches."""
