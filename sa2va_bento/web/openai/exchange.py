@@ -1,18 +1,23 @@
 """A chat completion: the request read, its answer rendered at once or in chunks while it is made."""
 
 import json
+import logging
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 
 from starlette.requests import Request
 
 from sa2va_bento import __version__
-from sa2va_bento.errors import UnsupportedMediaError
+from sa2va_bento.errors import InferenceError, RequestCancelledError, Sa2VAError, UnsupportedMediaError
 from sa2va_bento.media.overlay.draw import draw_overlay, encode_overlay
-from sa2va_bento.types import Prediction, PredictRequest, Stage, StreamEvent, TextDelta, Usage
-from sa2va_bento.web.accept import HttpExchange
+from sa2va_bento.types import FinishReason, Prediction, PredictRequest, Stage, StreamEvent, TextDelta, Usage
+from sa2va_bento.web.accept import HttpExchange, late
 from sa2va_bento.web.body import Fields, parse_json_object
 from sa2va_bento.web.errors import error_body, known_error, request_id_of
+from sa2va_bento.web.openai.clip import answer_clip
 from sa2va_bento.web.openai.messages import Conversation
 from sa2va_bento.web.openai.request import check_chat, check_promises, to_predict_request, without_noise
 from sa2va_bento.web.openai.schemas import (
@@ -24,10 +29,14 @@ from sa2va_bento.web.openai.schemas import (
     PromptDetails,
 )
 from sa2va_bento.web.rendering import to_segments
-from sa2va_bento.web.runtime import Runtime
+from sa2va_bento.web.runtime import Model, Runtime
 from sa2va_bento.web.schemas import parse_fields
 from sa2va_bento.web.sse import sse_event
 
+logger = logging.getLogger(__name__)
+
+VIDEO_PART = b"video_url"
+"""Without this in its body a conversation is not about a video."""
 FINGERPRINT = f"sa2va-bento-{__version__}"
 DONE = sse_event("[DONE]")
 
@@ -53,6 +62,60 @@ class ChatExchange(HttpExchange):
         self._body = fields
         self._conversation: Conversation | None = None
         self._id, self._created = f"chatcmpl-{request_id_of(request.scope)}", int(time.time())
+
+    def start(self, model: Model) -> None:
+        """A conversation about a video has a thread of its own; whether it is one shows when it is parsed."""
+        if VIDEO_PART in self._body or (self._conversation and self._conversation.video):
+            self._answer = Future()
+            threading.Thread(target=self._answer_about_video, args=(model,), name="sa2va-chat", daemon=True).start()
+        else:
+            super().start(model)
+
+    def _answer_about_video(self, model: Model) -> None:
+        try:
+            if self._conversation is None:
+                self.parse()
+            assert self._conversation
+            if self._conversation.video is None:  # the word alone
+                self._hand_on(model.answer(self))
+                return
+            data = self._conversation.video.bytes
+            self.begin()
+            reply, tracks = answer_clip(
+                model,
+                data,
+                self._conversation,
+                self.chat,
+                self.settings,
+                self.context,
+                on_text=lambda text: self.tell(TextDelta(text)) if self.is_streamed else None,
+                is_cancelled=lambda: self._answer.cancelled() or self.context.left_s <= 0,
+            )
+            message = AnswerMessage(content=reply.result, text=reply.text, segments=tracks)
+            answer = self._answer_of(message, reply.usage, reply.finish_reason, ())
+        except BaseException as error:
+            self._fail(error)
+            return
+        if self._answer.set_running_or_notify_cancel():
+            self._answer.set_result(answer)
+
+    def _hand_on(self, answer: "Future[bytes]") -> None:
+        answer.add_done_callback(self._copy)
+        self._answer.add_done_callback(lambda ours: answer.cancel() if ours.cancelled() else None)
+
+    def _copy(self, answer: "Future[bytes]") -> None:
+        with suppress(InvalidStateError):
+            error = None if answer.cancelled() else answer.exception()
+            self._answer.set_exception(error) if error else self._answer.set_result(answer.result())
+
+    def _fail(self, error: BaseException) -> None:
+        if isinstance(error, RequestCancelledError) and self.context.left_s <= 0:
+            error = late(self.context)
+        elif not isinstance(error, Sa2VAError):
+            logger.error("request %s failed", self.context.request_id, exc_info=error)
+            error = InferenceError("the request failed")
+        with suppress(InvalidStateError):
+            self._answer.set_exception(error)
 
     def parse(self) -> None:
         fields = parse_json_object(self._body)
@@ -83,9 +146,10 @@ class ChatExchange(HttpExchange):
     def render(self, prediction: Prediction) -> bytes:
         message, overlay = self._message(prediction), self._overlay(prediction)
         self.context.lap(Stage.RENDER)
-        if self.is_streamed:
-            return (self.delta({"content": overlay}) if overlay else b"") + self._end(prediction, message)
-        return self._completion(prediction, message.model_copy(update={"content": message.content + overlay}))
+        if overlay and not self.is_streamed:
+            message = message.model_copy(update={"content": message.content + overlay})
+        answer = self._answer_of(message, prediction.usage, prediction.finish_reason, prediction.warnings)
+        return self.delta({"content": overlay}) + answer if overlay and self.is_streamed else answer
 
     def _overlay(self, prediction: Prediction) -> str:
         """What follows the content: the picture with its segments drawn in, as Markdown."""
@@ -93,27 +157,33 @@ class ChatExchange(HttpExchange):
             return ""
         return f"\n\n![segments]({encode_overlay(draw_overlay(self._overlay_on, prediction.segments))})"
 
-    def _completion(self, prediction: Prediction, message: AnswerMessage) -> bytes:
+    def _answer_of(
+        self, message: AnswerMessage, usage: Usage, finish_reason: FinishReason, warnings: tuple[str, ...]
+    ) -> bytes:
+        """The answer, or the end of its stream."""
+        said = [*self._warnings, *warnings]
+        if self.is_streamed:
+            return self._end(message, usage, finish_reason, said)
         completion = ChatCompletion(
             id=self._id,
             created=self._created,
             model=self.settings.model_name,
-            choices=[Choice(message=message, finish_reason=prediction.finish_reason)],
-            usage=_usage(prediction.usage),
+            choices=[Choice(message=message, finish_reason=finish_reason)],
+            usage=_usage(usage),
             system_fingerprint=FINGERPRINT,
-            warnings=[*self._warnings, *prediction.warnings],
+            warnings=said,
         )
         return completion.model_dump_json().encode()
 
-    def _end(self, prediction: Prediction, message: AnswerMessage) -> bytes:
+    def _end(self, message: AnswerMessage, usage: Usage, finish_reason: FinishReason, warnings: Sequence[str]) -> bytes:
         """The last chunks."""
         extension = message.model_dump(mode="json", include={"text", "segments"})
-        if warnings := [*self._warnings, *prediction.warnings]:
+        if warnings:
             extension["warnings"] = warnings
-        last = self.delta(extension, prediction.finish_reason)
+        last = self.delta(extension, finish_reason)
         if not self.chat.stream_options.include_usage:
             return last + DONE
-        return last + self._chunk([], _usage(prediction.usage)) + DONE
+        return last + self._chunk([], _usage(usage)) + DONE
 
     def _message(self, prediction: Prediction) -> AnswerMessage:
         segments = to_segments(prediction.segments, self.chat.mask_format)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from sa2va_bento.errors import BadRequestError
 from sa2va_bento.types import Turn
-from sa2va_bento.web.openai.schemas import ImagePart, ImageUrl, Message
+from sa2va_bento.web.openai.schemas import ImagePart, ImageUrl, Message, VideoPart
 from sa2va_bento.web.request import PictureSource
 
 _OVERLAY = re.compile(r"\s*!\[[^\]\n]{0,64}\]\(data:image/[^)\s]*\)")
@@ -28,6 +28,8 @@ class Conversation:
     detail: str | None = None
     """How closely the picture is looked at."""
     warnings: tuple[str, ...] = ()
+    video: PictureSource | None = None
+    """In place of a picture."""
 
 
 def read_conversation(messages: Sequence[Message]) -> Conversation:
@@ -45,12 +47,17 @@ def read_conversation(messages: Sequence[Message]) -> Conversation:
         raise BadRequestError("messages: the last one must be the user's")
     if not turns[-1].content.strip():
         raise BadRequestError("messages: the user's last message has no text")
+    videos = list(_videos(messages))
     first, *others = turns
     system = [text for message in messages if message.role in ("system", "developer") if (text := _text(message))]
     *history, last = [Turn("user", "\n\n".join([*system, first.content])), *others]
     pictures = list(_pictures(messages))
     if len({picture.url for picture, _ in pictures}) > 1:
         warnings.append("messages: of several pictures the latest is looked at; this model sees one")
+    if videos:
+        if pictures or len({video.text for video in videos}) > 1:
+            raise BadRequestError(f"{videos[-1].field}: a conversation is about one video, or about pictures")
+        return Conversation(tuple(history), last.content, None, None, tuple(warnings), videos[-1])
     if not pictures:
         return Conversation(tuple(history), last.content, None, None, tuple(warnings))
     picture, field = pictures[-1]
@@ -74,7 +81,9 @@ def _turns(messages: Sequence[Message]) -> list[Turn]:
 
 def _text(message: Message) -> str:
     texts = (
-        part.refusal if part.type == "refusal" else part.text for part in message.content if part.type != "image_url"
+        part.refusal if part.type == "refusal" else part.text
+        for part in message.content
+        if not isinstance(part, ImagePart | VideoPart)
     )
     return _OVERLAY.sub("", "\n".join(texts)) if message.role == "assistant" else "\n".join(texts)
 
@@ -88,3 +97,16 @@ def _pictures(messages: Sequence[Message]) -> Iterator[tuple[ImageUrl, str]]:
             if message.role != "user":
                 raise BadRequestError(f"{field}: only messages of the user may hold pictures")
             yield part.image_url, field
+
+
+def _videos(messages: Sequence[Message]) -> Iterator[PictureSource]:
+    for i, message in enumerate(messages):
+        for j, part in enumerate(message.content):
+            if not isinstance(part, VideoPart):
+                continue
+            field = f"messages[{i}].content[{j}].video_url"
+            if message.role != "user":
+                raise BadRequestError(f"{field}: only messages of the user may hold videos")
+            if not part.video_url.url.lstrip()[:5].lower().startswith("data:"):
+                raise BadRequestError(f"{field}: must be a data URL")
+            yield PictureSource(part.video_url.url, field)

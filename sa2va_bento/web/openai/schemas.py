@@ -9,6 +9,7 @@ from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from sa2va_bento.web.jobs.schemas import TrackOut
 from sa2va_bento.web.schemas import MAX_REGIONS, MAX_TURNS, Count, MaskFormat, Number, Region, SegmentOut, Text
 
 MAX_MESSAGES = 2 * MAX_TURNS
@@ -69,6 +70,19 @@ class ImagePart(_Asked):
     image_url: Annotated[ImageUrl, BeforeValidator(_as_object)] = Field(description="Where it is")
 
 
+class VideoUrl(_Asked):
+    """Where a video is."""
+
+    url: Text = Field(min_length=1, description="A data URL", examples=["data:video/mp4;base64,AAAA"])
+
+
+class VideoPart(_Asked):
+    """A short video of a message."""
+
+    type: Literal["video_url"] = Field(default="video_url", description="What the part is")
+    video_url: Annotated[VideoUrl, BeforeValidator(_as_object)] = Field(description="Where it is")
+
+
 def _part_type(part: object) -> str | None:
     given = cast("Mapping[str, object]", part) if isinstance(part, Mapping) else {"type": getattr(part, "type", None)}
     stated = given.get("type")
@@ -76,8 +90,13 @@ def _part_type(part: object) -> str | None:
 
 
 Part = Annotated[
-    Annotated[TextPart, Tag("text")] | Annotated[ImagePart, Tag("image_url")] | Annotated[RefusalPart, Tag("refusal")],
-    Discriminator(_part_type, custom_error_type="part", custom_error_message="type must be text or image_url"),
+    Annotated[TextPart, Tag("text")]
+    | Annotated[ImagePart, Tag("image_url")]
+    | Annotated[VideoPart, Tag("video_url")]
+    | Annotated[RefusalPart, Tag("refusal")],
+    Discriminator(
+        _part_type, custom_error_type="part", custom_error_message="type must be text, image_url or video_url"
+    ),
 ]
 
 
@@ -175,7 +194,9 @@ class AnswerMessage(_Model):
     content: str = Field(description="With the markers `[SEG]` and `<p>..</p>`", examples=["Sure, [SEG]."])
     refusal: None = Field(default=None, description="Never given", examples=[None])
     text: str = Field(description="The prose without markers", examples=["Sure."])
-    segments: list[SegmentOut] = Field(description="One for each `[SEG]`, in order")
+    segments: list[SegmentOut] | list[TrackOut] = Field(
+        description="One for each `[SEG]`, in order; of a video the tracks, with their frames"
+    )
 
 
 class Choice(_Model):
