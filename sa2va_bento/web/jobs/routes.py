@@ -16,9 +16,10 @@ from sa2va_bento.jobs.job import Job, JobRequest
 from sa2va_bento.media.videos.selection import Selection
 from sa2va_bento.settings import Settings
 from sa2va_bento.web.access import OWNER
+from sa2va_bento.web.body import parse_json_object, read_fields
 from sa2va_bento.web.jobs import exports, rendering
 from sa2va_bento.web.jobs.events import JobEvents
-from sa2va_bento.web.jobs.schemas import VideoRequest
+from sa2va_bento.web.jobs.schemas import JobQuestion, JobResultQuestion, VideoRequest
 from sa2va_bento.web.jobs.upload import Upload, digest_of, receive
 from sa2va_bento.web.request import MOST_CHARACTERS_A_TOKEN, check_turns
 from sa2va_bento.web.runtime import Runtime
@@ -31,7 +32,7 @@ LOOK_S = 0.05
 """Between two looks whether a job that is waited for has ended."""
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
-Found = TypeVar("Found")
+Asked = TypeVar("Asked", bound=JobQuestion)
 
 
 async def answer_process_video(request: Request, runtime: Runtime) -> Response:
@@ -104,6 +105,34 @@ async def answer_job_delete(request: Request, runtime: Runtime) -> Response:
     job = await _job(request, runtime)
     left = await asyncio.to_thread(runtime.jobs.cancel, job)
     return _status(left, 202) if left else Response(status_code=204)
+
+
+async def answer_job_post(request: Request, runtime: Runtime) -> Response:
+    """`answer_job` for clients that only post; the id comes in the body."""
+    asked = await _asked(request, JobQuestion, runtime.settings)
+    return _status(await asyncio.to_thread(runtime.jobs.job, asked.job_id, _owner(request)))
+
+
+async def answer_job_result_post(request: Request, runtime: Runtime) -> Response:
+    """`answer_job_result` as JSON for clients that only post."""
+    asked, desk = await _asked(request, JobResultQuestion, runtime.settings), runtime.jobs
+    job = await asyncio.to_thread(desk.job, asked.job_id, _owner(request))
+    files, mask_format = desk.finished(job), _mask_format(asked.mask_format, job)
+    body = await asyncio.to_thread(rendering.result, files, mask_format, asked.start, asked.end)
+    return Response(body, media_type="application/json")
+
+
+async def answer_job_cancel_post(request: Request, runtime: Runtime) -> Response:
+    """Stops a job, as `DELETE` does, for clients that only post; one that has ended stays as it is."""
+    asked, desk = await _asked(request, JobQuestion, runtime.settings), runtime.jobs
+    job = await asyncio.to_thread(desk.job, asked.job_id, _owner(request))
+    left = job if job.state.is_final else await asyncio.to_thread(desk.cancel, job)
+    return _status(left or job)
+
+
+async def _asked(request: Request, schema: type[Asked], settings: Settings) -> Asked:
+    fields = await read_fields(request, settings)
+    return parse_fields(schema, parse_json_object(fields) if isinstance(fields, bytes) else fields)[0]
 
 
 def to_job_request(wanted: VideoRequest, upload: Upload, warnings: list[str], settings: Settings) -> JobRequest:

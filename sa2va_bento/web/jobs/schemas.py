@@ -71,6 +71,22 @@ class VideoRequest(Model):
     )
 
 
+class JobQuestion(Model):
+    """Which job is meant."""
+
+    job_id: Text = Field(min_length=1, max_length=64, description="The job's id", examples=["Zk3v0bQ1r5o"])
+
+
+class JobResultQuestion(JobQuestion):
+    """Which part of a job's result is wanted, and how."""
+
+    mask_format: MaskFormat | None = Field(
+        default=None, description="How masks are encoded; unset as the job has it", examples=["rle"]
+    )
+    start: Whole = Field(default=0, description="First frame", examples=[0])
+    end: Whole | None = Field(default=None, description="The frame after the last", examples=[100])
+
+
 class JobErrorOut(Model):
     """Why a job failed."""
 
