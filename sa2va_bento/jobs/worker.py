@@ -26,8 +26,8 @@ from sa2va_bento.types import RequestContext, Turn
 
 logger = logging.getLogger(__name__)
 
-MOST_ATTEMPTS = 3
-"""A job that was interrupted so often may be what interrupts."""
+SUSPICIOUS, MOST_ATTEMPTS = 3, 10
+"""A job that was interrupted so often may be what interrupts: it comes after all others, and is given up in the end."""
 LOOK_S = 1.0
 """Between two looks at the store, where nobody says that there is something."""
 SWEEP_S = 60.0
@@ -89,7 +89,7 @@ class JobWorker:
                 self._wake.clear()
 
     def _work_on_one(self) -> bool:
-        for job in self._store.live():
+        for job in sorted(self._store.live(), key=lambda job: job.attempt >= SUSPICIOUS):
             files = JobFiles(self._folder / job.id)
             with files.claimed() as is_ours:
                 if not is_ours or self._is_stopping:
@@ -128,14 +128,17 @@ class JobWorker:
 
     def _record(self, job: Job, files: JobFiles) -> None:
         clip = open_clip(files, job.request, self._settings)
-        info = clip.probe()
-        total = frames_expected(info, job.request)
-        recorder = Recorder(files, job.request, lambda frames: self._store.progress(job.id, frames, total))
+        recorder = Recorder(
+            files,
+            job.request,
+            lambda frames: self._store.progress(job.id, frames, frames_expected(clip.info, job.request)),
+        )
         try:
-            self._store.progress(job.id, 0, total)
             self._predictor.answer_clip(self._request(job, clip), recorder)
-            self._store.progress(job.id, recorder.frames, recorder.frames or total)
-            answer = recorder.answer(self._settings.model_name, info.to_dict(), _warnings(job, clip))
+            total = recorder.frames or frames_expected(clip.info, job.request)
+            self._store.progress(job.id, recorder.frames, total)
+            video = clip.info.to_dict() if clip.info else {}
+            answer = recorder.answer(self._settings.model_name, video, _warnings(job, clip))
         finally:
             recorder.close()
         files.complete({"id": job.id, **answer})
@@ -198,10 +201,10 @@ def open_clip(files: JobFiles, request: JobRequest, settings: Settings) -> "Vide
     return PictureSequence(paths, settings.max_image_pixels, request.selection)
 
 
-def frames_expected(info: VideoInfo, request: JobRequest) -> int | None:
+def frames_expected(info: VideoInfo | None, request: JobRequest) -> int | None:
     """How many frames will be looked at, as far as the file tells."""
     selection = request.selection
-    if info.frames is None:
+    if info is None or info.frames is None:
         return None
     frames: float = info.frames
     if info.fps and info.duration_s:

@@ -57,7 +57,8 @@ def test_every_container(tmp_path: Path, name: str, codec: str) -> None:
     assert [frame.time_s for frame in found] == pytest.approx([0.1 * n for n in range(7)], abs=2e-3)
     assert all(difference(frame.image, image) < NEAR for frame, image in zip(found, images, strict=True))
     assert (video.count(), video.damaged) == (7, 0)
-    info = video.probe()
+    info = video.info
+    assert info
     assert ((info.width, info.height), info.fps) == (films.SIZE, pytest.approx(10))
 
 
@@ -135,7 +136,7 @@ def test_frames_that_are_too_large_are_refused(tmp_path: Path) -> None:
         films.animation(tmp_path / "a.gif", films.frames(2)),
     ):
         with pytest.raises(PayloadTooLargeError, match="96x64"):
-            opened(path, limits=VideoLimits(1000, 10)).probe()
+            opened(path, limits=VideoLimits(1000, 10)).count()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from sa2va_bento.media.videos.selection import EVERY_FRAME, Selection, select
 
 @dataclass
 class PictureSequence:
-    """Pictures of one size, decoded one at a time; they have no times.
+    """Pictures of one size, decoded one at a time; they have no times. `info` says how large they are, once the first
+    was decoded.
 
     Raises:
         As `decode_image`; BadRequestError where their sizes differ.
@@ -24,19 +25,16 @@ class PictureSequence:
     paths: tuple[Path, ...]
     max_pixels: int
     selection: Selection = EVERY_FRAME
+    info: VideoInfo | None = None
     damaged: int = 0
-
-    def probe(self) -> VideoInfo:
-        """From the first picture."""
-        width, height = self._decode(0).size
-        return VideoInfo(width, height, codec="pictures", frames=len(self.paths))
 
     def frames(self) -> Iterator[ClipFrame]:
         """As `sa2va_bento.clips.Clip`."""
         size: tuple[int, int] | None = None
         for taken in select(((None, place) for place in range(len(self.paths))), self.selection):
             image = self._decode(taken.picture)
-            size = size or image.size
+            if size is None:
+                size, self.info = image.size, VideoInfo(*image.size, codec="pictures", frames=len(self.paths))
             if image.size != size:
                 found, first = ("{}x{}".format(*pair) for pair in (image.size, size))
                 raise BadRequestError(f"frames[{taken.picture}]: {found} pixels, the first has {first}")

@@ -35,7 +35,8 @@ class VideoLimits:
 
 @dataclass
 class VideoFile:
-    """The frames of a file that a selection takes. `damaged` counts what could not be decoded in the last reading.
+    """The frames of a file that a selection takes. `info` is what the file says of itself, once it is being read;
+    `damaged` counts what could not be decoded in the last reading.
 
     Raises:
         UnsupportedMediaError: a container or a codec that is not read.
@@ -47,18 +48,14 @@ class VideoFile:
     path: Path
     limits: VideoLimits
     selection: Selection = EVERY_FRAME
+    info: VideoInfo | None = field(default=None, init=False)
     damaged: int = field(default=0, init=False)
     _count: int | None = field(default=None, init=False)
-
-    def probe(self) -> VideoInfo:
-        """What the file says of itself."""
-        with _Reader(self, is_count=False) as reader:
-            return reader.info()
 
     def frames(self) -> Generator[ClipFrame]:
         """As `sa2va_bento.clips.Clip`. The process ends with the iterator."""
         with _Reader(self, is_count=False) as reader:
-            reader.info()
+            self.info = reader.info()
             for message in reader.messages():
                 if message.kind == wire.DONE:
                     self._count, self.damaged = message.head["frames"], message.head["damaged"]
@@ -73,7 +70,7 @@ class VideoFile:
         """As `sa2va_bento.clips.Clip`: decodes the file once, unless it was read to its end before."""
         if self._count is None:
             with _Reader(self, is_count=True) as reader:
-                reader.info()
+                self.info = reader.info()
                 done = next(reader.messages())
                 self._count, self.damaged = int(done.head["frames"]), int(done.head["damaged"])
         if self._count > self.limits.max_frames:

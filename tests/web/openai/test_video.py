@@ -107,7 +107,7 @@ def test_one_video_and_no_picture_beside_it(client: openai.OpenAI, video: dict[s
 def test_the_deadline_and_the_others_hold(video: dict[str, Any]) -> None:
     model = FakePredictor()
     model.frames_left = threading.Semaphore(1)
-    with server_of(model, SA2VA_TIMEOUT_S="1") as url, client_for(url, max_retries=0) as client:
+    with server_of(model, SA2VA_TIMEOUT_S="4") as url, client_for(url, max_retries=0) as client:
         failures: list[Exception] = []
 
         def ask() -> None:
