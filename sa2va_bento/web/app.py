@@ -1,6 +1,6 @@
 """The routes beside BentoML's own, as the table of endpoints has them."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -16,9 +16,12 @@ METHODS = ("DELETE", "OPTIONS", "PATCH", "PUT")
 
 def build_app(runtime: Runtime) -> Starlette:
     """The app that is mounted at `/` beside BentoML's own routes."""
-    ours = [endpoint for endpoint in ENDPOINTS if endpoint.handler]
-    routes = [Route(e.path, _bound(e.handler, runtime), methods=[e.method]) for e in ours if e.handler]
-    shared = {e.path for e in ENDPOINTS if e.handler is None} & {e.path for e in ours}
+    handlers: dict[str, dict[str, Handler]] = {}
+    for endpoint in ENDPOINTS:
+        if endpoint.handler:
+            handlers.setdefault(endpoint.path, {})[endpoint.method] = endpoint.handler
+    routes = [Route(path, _bound(by_method, runtime), methods=[*by_method]) for path, by_method in handlers.items()]
+    shared = {endpoint.path for endpoint in ENDPOINTS if endpoint.handler is None} & handlers.keys()
     return _Routes(routes=[*routes, *(Route(path, _no_such_method, methods=METHODS) for path in sorted(shared))])
 
 
@@ -29,9 +32,11 @@ class _Routes(Starlette):
         return self.router
 
 
-def _bound(handler: Handler, runtime: Runtime) -> Callable[[Request], Awaitable[Response]]:
+def _bound(by_method: Mapping[str, Handler], runtime: Runtime) -> Callable[[Request], Awaitable[Response]]:
+    """One handler for a path's methods; HEAD is a GET whose body stays behind."""
+
     async def endpoint(request: Request) -> Response:
-        return await handler(request, runtime)
+        return await by_method["GET" if request.method == "HEAD" else request.method](request, runtime)
 
     return endpoint
 

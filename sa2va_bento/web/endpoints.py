@@ -20,9 +20,8 @@ from sa2va_bento.web.jobs.routes import (
     answer_job_delete,
     answer_job_events,
     answer_job_result,
-    answer_process_video,
 )
-from sa2va_bento.web.jobs.schemas import JobStatus, VideoRequest, VideoResult
+from sa2va_bento.web.jobs.schemas import JobQuestion, JobResultQuestion, JobStatus, VideoRequest, VideoResult
 from sa2va_bento.web.openai.routes import answer_chat, answer_model, answer_models
 from sa2va_bento.web.openai.schemas import ChatCompletion, ChatRequest, ModelCard, ModelList
 from sa2va_bento.web.openapi import document_bytes
@@ -154,7 +153,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "/process_video",
         "process_video",
         "Answers prompts about a video and follows what it names, as a job",
-        answer_process_video,
         listed="POST - Process a video with text prompts, as a job",
         tag="video",
         takes=VideoRequest,
@@ -209,6 +207,36 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         accepted=JobStatus,
         answer="removed",
         errors=(401, 404, 429, 503),
+    ),
+    Endpoint(
+        "POST",
+        "/job",
+        "job_post",
+        "Where a job stands, for clients that only post",
+        tag="video",
+        takes=JobQuestion,
+        answer=JobStatus,
+        errors=(400, 401, 404, 413, 415, 429, 503),
+    ),
+    Endpoint(
+        "POST",
+        "/job_result",
+        "job_result_post",
+        "What a job has found, for clients that only post",
+        tag="video",
+        takes=JobResultQuestion,
+        answer=VideoResult,
+        errors=(400, 401, 404, 409, 413, 415, 429, 500, 503),
+    ),
+    Endpoint(
+        "POST",
+        "/cancel_job",
+        "cancel_job_post",
+        "Stops a job, for clients that only post",
+        tag="video",
+        takes=JobQuestion,
+        answer=JobStatus,
+        errors=(400, 401, 404, 413, 415, 429, 503),
     ),
     Endpoint(
         "POST",

@@ -34,6 +34,32 @@ _PICTURE: Json = {
     "contentMediaType": "application/octet-stream",
     "description": "The picture's file, in place of `base64Image`",
 }
+_VIDEO: Json = {
+    "type": "string",
+    "format": "binary",
+    "contentMediaType": "application/octet-stream",
+    "description": "The video's file",
+}
+_FRAMES: Json = {
+    "type": "array",
+    "items": {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"},
+    "description": "In place of a video: pictures of one size, in order",
+}
+_UPLOADS: Mapping[str, Json] = {
+    "ProcessForm": {
+        "description": "The fields of a JSON request, the picture as a file; lists are JSON.",
+        "required": ["prompt"],
+        "files": {"image": _PICTURE},
+        "oneOf": [{"required": ["image"]}, {"required": ["base64Image"]}],
+    },
+    "VideoForm": {
+        "description": "The fields of a JSON request, the video or its frames as files; lists are JSON.",
+        "required": [],
+        "files": {"video": _VIDEO, "frames": _FRAMES},
+        "oneOf": [{"required": ["video"]}, {"required": ["frames"]}],
+    },
+}
+"""What forms hold as files."""
 _OPENAI_ERROR: Json = {
     "type": "object",
     "description": "Why there is no answer, as OpenAI's clients read it.",
@@ -169,14 +195,16 @@ def _or_null(field: Json) -> Json:
 
 
 def _form(request: Json, name: str) -> Json:
-    """A request as a multipart form: the picture as a file, lists and numbers as JSON."""
+    """A request as a multipart form: pictures and videos as files, lists and numbers as JSON."""
+    upload = _UPLOADS[name]
+    fields = {name: _in_form(field) for name, field in request["properties"].items()}
     return {
         **request,
         "title": name,
-        "description": "The fields of a JSON request, the picture as a file; lists are JSON.",
-        "required": ["prompt"],
-        "properties": {"image": _PICTURE, **{name: _in_form(field) for name, field in request["properties"].items()}},
-        "oneOf": [{"required": ["image"]}, {"required": ["base64Image"]}],
+        "description": upload["description"],
+        "required": upload["required"],
+        "properties": {**fields, **upload["files"]},
+        "oneOf": upload["oneOf"],
     }
 
 

@@ -1,6 +1,7 @@
 """Videos of every kind to frames: counts, times, sizes, and what is wrong with a file."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from sa2va_bento.media.videos.pictures import PictureSequence
 from sa2va_bento.media.videos.selection import EVERY_FRAME, Selection, select
 from sa2va_bento.media.videos.video_file import VideoFile, VideoLimits
 from tests import films
+from tests.media.hostile_videos import hostile_videos
 
 LIMITS = VideoLimits(max_pixels=4_000_000, max_frames=1000)
 NEAR = 12
@@ -236,3 +238,18 @@ def test_nothing_of_a_job_is_code(tmp_path: Path) -> None:
     odd = film.rename(tmp_path / "a\"; $(touch x) '\n.mp4")
     assert len(list(opened(odd).frames())) == 2
     assert json.dumps(str(odd))
+
+
+def test_hostile_files_give_clear_errors(tmp_path: Path) -> None:
+    """Each within seconds and by an error of ours, or the frames that can be read."""
+    count = 100 if os.environ.get("HOSTILE_STRICT") else 48
+    limits, said = VideoLimits(4_000_000, 1000, patience_s=20), set[int]()
+    for path in hostile_videos(tmp_path, count):
+        began = time.monotonic()
+        try:
+            for frame in opened(path, limits=limits).frames():
+                assert frame.image.width * frame.image.height <= 4_000_000
+        except (BadRequestError, PayloadTooLargeError, UnsupportedMediaError) as error:
+            said.add(error.status)
+        assert time.monotonic() - began < 20, path
+    assert said == {400, 413, 415}
