@@ -1,5 +1,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 3303
+IMAGE ?= sa2va-service
+DEPLOY := .venv-deploy
+SCHEMAS := @kubernetes-models/gateway-api@2.0.0 @kubernetes-models/keda@2.0.0 \
+	@kubernetes-models/prometheus-operator@6.0.0 typescript@5.9.3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)",$$/\1/p' pyproject.toml)
@@ -11,7 +15,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
 .PHONY: help install serve dev test test-gpu test-slow test-hostile fuzz test-python coverage lint format types check lock bench \
-	evaluate-nano train-nano bento clean
+	evaluate-nano train-nano bento image image-test deploy-test audit sbom \
+	licences loadtest rolling dashboard clean
 
 # Everything is installed by hash. torch alone, of which each machine takes the build that suits it, comes by its pin:
 # last, when all that it needs besides CUDA's own packages is there already.
@@ -56,8 +61,9 @@ test-python: ## the engine's and the HTTP edge's tests under another Python (PYT
 	$(VENV)-python/bin/pip check
 	$(VENV)-python/bin/pytest -m "not gpu and not slow" tests/engine tests/web
 
-fuzz: dev ## ten minutes of damaged pictures: nothing but clear errors, nothing over 2 s
+fuzz: dev ## ten minutes of damaged pictures, and ten of damaged requests: nothing but clear errors, nothing over 2 s
 	$(BIN)/python -m tests.media.fuzz --seconds 600
+	$(BIN)/python -m tests.hostile.fuzz --seconds 600
 
 test-hostile: dev ## attacks on a real service, with the figures that a quiet machine reaches
 	HOSTILE_STRICT=1 $(BIN)/pytest tests/hostile
@@ -82,7 +88,12 @@ check: test lint types ## what a change has to pass
 lock: dev ## requirements/ again after pyproject.toml changed (LOCK_ARGS=--upgrade for newer releases)
 	$(COMPILE) --output-file requirements/serve.txt
 	$(COMPILE) --all-extras --constraints requirements/serve.txt --output-file requirements/dev.txt
-	(echo "# make lock"; echo $(TORCH); grep -Ev "^ *(#|$$)" requirements/serve.txt) > requirements/bento.txt
+	echo $(TORCH) | $(BIN)/uv pip compile - --no-config --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--constraints requirements/serve.txt $$(sed -n 's/^\([a-z0-9.-]*\)==.*/--no-emit-package \1/p' requirements/serve.txt) \
+		--custom-compile-command "make lock" --output-file requirements/cuda.txt $(LOCK_ARGS)
+	$(BIN)/uv pip compile requirements/deploy.in --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--custom-compile-command "make lock" --output-file requirements/deploy.txt $(LOCK_ARGS)
+	(echo "# make lock"; grep -hEv "^ *(#|$$)" requirements/serve.txt requirements/cuda.txt) > requirements/bento.txt
 
 bench: dev ## the service beside the original's manner, and what each stage costs
 	$(BIN)/python -m benchmarks.compare
@@ -96,6 +107,44 @@ train-nano: dev ## the embedded model, trained again
 
 bento: dev ## builds a Bento, embedded model included
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/bentoml build
+
+image: ## the image sa2va-service, by docker, podman or buildah (IMAGE, IMAGE_ARGS="--build-arg TORCH=cpu")
+	deploy/image/build.sh $(IMAGE) $(IMAGE_ARGS)
+
+$(DEPLOY)/.tools: requirements/deploy.txt tests/deploy/tools.py
+	$(PYTHON) -m venv $(DEPLOY)
+	$(DEPLOY)/bin/pip install --quiet --no-deps --require-hashes --requirement requirements/deploy.txt
+	$(DEPLOY)/bin/python tests/deploy/tools.py
+	npm install --silent --no-audit --no-fund --no-package-lock --prefix $(DEPLOY) $(SCHEMAS)
+	@touch $@
+
+audit: $(DEPLOY)/.tools ## known vulnerabilities in what is locked, by pip-audit
+	$(DEPLOY)/bin/pip-audit --strict --disable-pip --require-hashes --requirement requirements/bento.txt
+
+sbom: $(DEPLOY)/.tools ## build/sbom.json: what the image carries, as CycloneDX
+	mkdir -p build
+	$(DEPLOY)/bin/cyclonedx-py requirements requirements/bento.txt --pyproject pyproject.toml --output-reproducible \
+		--output-format JSON --output-file build/sbom.json
+
+licences: dev $(DEPLOY)/.tools ## docs/licences.md again, after a lock
+	(sed '/^|/,$$d' docs/licences.md; $(DEPLOY)/bin/pip-licenses --python $(BIN)/python --from mixed --format markdown \
+		--no-version --with-system --packages torch $$(sed -n 's/^\([a-z0-9.-]*\)==.*/\1/p' requirements/serve.txt)) > build/licences.md
+	mv build/licences.md docs/licences.md
+
+loadtest: dev ## a short load test of the embedded model, with bounds; build/loadtest.html has its plots
+	$(BIN)/python -m loadtest.run
+
+rolling: dev ## two replicas behind nginx are replaced and killed under load; needs nginx
+	$(BIN)/python -m benchmarks.rolling
+
+dashboard: dev ## docs/dashboard.png again, from a run under Prometheus
+	$(BIN)/python -m benchmarks.dashboard
+
+deploy-test: dev $(DEPLOY)/.tools ## manifests, compose and alerts, by the tools that read them; needs npm and promtool
+	PATH="$(CURDIR)/$(DEPLOY)/bin:$$PATH" $(BIN)/pytest tests/deploy/check_deploy.py
+
+image-test: dev ## builds the image for CPUs and runs it; as root, with buildah and debootstrap, without an engine
+	$(BIN)/pytest -s tests/deploy/check_image.py
 
 clean: ## removes what was installed and built
 	rm -rf $(VENV) $(VENV)-python build dist *.egg-info .coverage .pytest_cache .ruff_cache

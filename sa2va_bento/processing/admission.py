@@ -28,14 +28,15 @@ class Admission:
         """How long a newcomer will wait for its answer, estimated from how fast others got theirs."""
         return self.pending * self._interval_s if self.pending >= self._slots else 0.0
 
-    def check(self, left_s: float = math.inf) -> None:
-        """Whether a request whose deadline is `left_s` seconds away would be admitted now.
+    def check(self, left_s: float = math.inf, coming: int = 0) -> None:
+        """Whether a request whose deadline is `left_s` seconds away would be admitted now, behind others that are
+        `coming`.
 
         Raises:
             OverloadedError: there is no place, or its answer would come too late; it says when to try again.
         """
         wait_s = self.wait_s
-        if self.pending >= self._capacity:
+        if self.pending + coming >= self._capacity:
             raise self._overloaded(f"{self.pending} requests are waiting already; try again later", wait_s)
         if wait_s > left_s:
             raise self._overloaded(f"the answer would take {wait_s:.0f} s; try again later", wait_s)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sa2va_bento.clips import FramesSeen
-from sa2va_bento.engine.limits import limits_of
 from sa2va_bento.engine.sequence import Generation, MaskLogits, Prefix, Sequence
 from sa2va_bento.errors import BadRequestError, CheckpointError, PromptTooLongError
 from sa2va_bento.model.chat_template import SEG
@@ -32,20 +31,23 @@ from sa2va_bento.types import Picture, Prediction, PredictRequest, Segment, Usag
 
 
 class Processor:
-    """The two ends of the path, for one checkpoint.
+    """The two ends of the path, for one checkpoint. `context` is what the engine has room for, the settings' unless
+    given.
 
     Raises:
         CheckpointError: the tokenizer does not belong to the language model.
     """
 
-    def __init__(self, config: CheckpointConfig, tokenizer: PromptTokenizer, settings: Settings) -> None:
+    def __init__(
+        self, config: CheckpointConfig, tokenizer: PromptTokenizer, settings: Settings, context: int | None = None
+    ) -> None:
         self._config, self._tokenizer, self._settings = config, tokenizer, settings
         self._template, self._image_processor = config.chat_template, family_of(config).image_processor
         self._stop_ids = tokenizer.ids_of([*self._template.stop_words, tokenizer.eos_token])
         self._stop_words = tuple(word for word in self._template.stop_words if not tokenizer.ids_of([word]))
         """Those that this tokenizer has no token for: they end a reply as text does."""
         self._seg_id, self.image_token_id = self._id_of(SEG), self._id_of(self._template.image_token)
-        self._context = limits_of(settings, config).context
+        self._context = context or min(settings.wanted_context, config.llm.max_position_embeddings)
 
     def _id_of(self, token: str) -> int:
         """Raises CheckpointError where the tokenizer lacks the token, or is another model's."""
@@ -175,6 +177,7 @@ class Processor:
             prefix=self._prefix(ids, picture) if picture and not picture.is_clip else None,
             deadline=time.monotonic() + self._settings.timeout_s if deadline is None else deadline,
             context=request.context,
+            may_wait=request.context.may_wait,
         )
 
     def _prefix(self, ids: list[int], picture: Picture) -> Prefix:

@@ -17,6 +17,7 @@ from starlette.requests import Request
 from sa2va_bento.errors import DeadlineExceededError, RequestCancelledError
 from sa2va_bento.types import Prediction, PredictRequest, RequestContext, Stage, StreamEvent
 from sa2va_bento.web.body import Fields, read_fields
+from sa2va_bento.web.coming import note_arrived
 from sa2va_bento.web.errors import context_of
 from sa2va_bento.web.fetch import FetchPolicy, fetch, is_url
 from sa2va_bento.web.request import PictureSource
@@ -154,15 +155,18 @@ async def accept(
         Sa2VAError: whatever is wrong with it before that: no model, too many requests, an unknown content type.
     """
     context = context_of(request.scope)
-    async with kept(context):
-        model = runtime.model
-        model.check_room(context.left_s)  # before anything is read
-        fields = await read_fields(request, runtime.settings)
-        exchange = exchange_type(request, fields, runtime)
-        if runtime.settings.url_hosts:
-            await exchange.fetch_picture(model)
-    context.lap(Stage.RECEIVE)
-    exchange.start(model)
+    try:
+        async with kept(context):
+            model = runtime.model
+            model.check_room(context.left_s)  # before anything is read
+            fields = await read_fields(request, runtime.settings)
+            exchange = exchange_type(request, fields, runtime)
+            if runtime.settings.url_hosts:
+                await exchange.fetch_picture(model)
+        context.lap(Stage.RECEIVE)
+        exchange.start(model)
+    finally:
+        note_arrived(request.scope)
     return exchange
 
 

@@ -82,7 +82,7 @@ class Access:
         """Whose rate a request counts for: its key's or, where no keys are set, its address's."""
         if not self._keys:
             return f"address {client_address(scope, self._proxies)}"
-        found = [self._keys.find(key) for key in _given_keys(Headers(scope=scope))]
+        found = [self._keys.find(key) for key in given_keys(Headers(scope=scope))]
         known = [place for place in found if place is not None]
         if known:
             scope.setdefault("state", {})[OWNER] = self._keys.name_of(known[0])
@@ -109,7 +109,7 @@ def _is_one_of(address: str, networks: Sequence[Network]) -> bool:
         return False
 
 
-def _given_keys(headers: Headers) -> list[bytes]:
+def given_keys(headers: Headers) -> list[bytes]:
     """Every key that the headers carry, as its bytes came."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     given = [token if scheme.lower() == "bearer" else "", headers.get("x-api-key", "")]

@@ -20,6 +20,7 @@ from sa2va_bento.web.content_encoding import Compression, Decompression
 from sa2va_bento.web.endpoints import OPEN_PATHS, OTHER, QUIET, UPLOAD_PATH, route_of
 from sa2va_bento.web.errors import contract_error, error_response
 from sa2va_bento.web.memory_budget import MemoryBudget
+from sa2va_bento.web.priority import Priority
 from sa2va_bento.web.statuses import status_of
 from sa2va_bento.web.tracing import trace_request, trace_stages
 
@@ -49,6 +50,8 @@ def middlewares(settings: Settings) -> Iterator[tuple[type, dict[str, Any]]]:
             "proxies": settings.proxy_networks,
         },
     )
+    if settings.low_priority or settings.priority_header:
+        yield Priority, {"keys": settings.low_priority, "believes_header": settings.priority_header}
     budget = MemoryBudget(int(settings.max_queue_mb * 2**20))
     yield BodyLimit, {"limit": settings.max_body_bytes, "upload_limit": settings.max_video_bytes, "budget": budget}
     yield Decompression, {"limit": settings.max_body_bytes, "budget": budget}

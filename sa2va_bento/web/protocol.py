@@ -21,6 +21,7 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from sa2va_bento.settings import Settings
 from sa2va_bento.web.access import PEER
+from sa2va_bento.web.coming import STATE, Coming
 from sa2va_bento.web.sse import HALF_CLOSED
 
 GRACE_S = 10.0
@@ -60,6 +61,8 @@ class GuardedProtocol(H11Protocol):
     max_connections: ClassVar[int] = 1000
     by_address: ClassVar[Counter[str]] = Counter()
     gate: ClassVar["Gate | None"] = None
+    coming: Coming | None = None
+    """What is noted of the body that is coming."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
@@ -81,12 +84,15 @@ class GuardedProtocol(H11Protocol):
         self.by_address[self._address] -= 1
         if not self.by_address[self._address]:
             del self.by_address[self._address]
+        self._note_end()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._lingering:
             return
-        if self.gate and not self.cycle and not self.conn.trailing_data[0] and (answer := self.gate.at_once(data)):
+        if self.coming:
+            self.coming.received += len(data)
+        elif self.gate and self._is_idle and (answer := self.gate.at_once(data)):
             return self._end_with(answer)
         had_head = self._is_in_request
         super().data_received(data)
@@ -119,6 +125,7 @@ class GuardedProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         """An answer may come before the body of its request: what still comes of that is read and thrown away."""
+        self._note_end()
         if self._is_in_request and self.cycle.more_body:
             self._linger()
         else:
@@ -139,7 +146,10 @@ class GuardedProtocol(H11Protocol):
 
         scope["state"][PEER] = self._address  # uvicorn rewrites `client` for every loopback client that asks it to
         scope["state"][HALF_CLOSED] = self._half_closed  # a stream finds out by itself whether somebody reads
+        if self.coming:
+            scope["state"][STATE] = self.coming
         refuser = self.gate(scope) if self.gate else None
+        self.coming = scope["state"].get(STATE)
         await (refuser or self._application)(scope, receive, send_last)  # pyright: ignore[reportArgumentType]
 
     @property
@@ -150,6 +160,16 @@ class GuardedProtocol(H11Protocol):
     @property
     def _is_in_request(self) -> bool:
         return bool(self.cycle) and not (self.cycle.response_complete and not self.cycle.more_body)
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether what comes now begins a request."""
+        return not self._is_in_request and not self.conn.trailing_data[0]
+
+    def _note_end(self) -> None:
+        if self.coming:
+            self.coming.is_done = True
+            self.coming = None
 
     def _is_one_too_many(self) -> bool:
         of_one = self.by_address[self._address] > max(1, int(SHARE * self.max_connections))
@@ -213,6 +233,7 @@ class GuardedProtocol(H11Protocol):
 
     def _end_with(self, answer: bytes) -> None:
         """Writes an answer and hangs up."""
+        self._unset_keepalive_if_required()
         self.transport.write(answer)
         for timer in self._timers.values():
             timer.cancel()

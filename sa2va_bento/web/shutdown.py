@@ -14,12 +14,15 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 
 from sa2va_bento.settings import NO_KEYS
 from sa2va_bento.web import startup
+from sa2va_bento.web.coming import Coming
+from sa2va_bento.web.listener import Listener
 from sa2va_bento.web.runtime import Runtime
 
 logger = logging.getLogger(__name__)
@@ -42,9 +45,22 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        """With a door of our own where it can see what comes: not through TLS."""
+        gate = getattr(self.config.http_protocol_class, "gate", None)
+        if gate is None or self.config.is_ssl or not sockets:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            await self._stay_closed_beside_others()
+            loop, most = asyncio.get_running_loop(), self._runtime.settings.max_connections
+            self.servers = [Listener(loop, listening, self._connection, gate, most) for listening in sockets]  # pyright: ignore[reportAttributeAccessIssue]
         if self._runtime.settings.api_keys is None:
             warn_if_open(sockets or ())
+
+    async def _stay_closed_beside_others(self) -> None:
+        """While the model loads, and other workers answer who comes: here they would hear 503."""
+        while startup.is_another_ready() and not self._runtime.is_ready and not self.should_exit:
+            await asyncio.sleep(TICK_S)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._drain()
@@ -56,6 +72,13 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
         if startup.is_orphan():
             startup.tidy_up()
+
+    def _connection(self, coming: Coming | None) -> asyncio.Protocol:
+        """What takes a connection over that has come in by the door."""
+        make: Any = self.config.http_protocol_class
+        protocol = make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        protocol.coming = coming
+        return protocol
 
     def _drain(self) -> None:
         """From now on nothing is begun, and the answers that say so end their connections."""
@@ -82,12 +105,12 @@ class Server(uvicorn.Server):
         """Takes no more connections, and answers those that it has. Where no other worker takes the socket over, nobody
         shall wait in its queue, and be cut off when the supervisor closes it: it is shut for all processes."""
         shared = [listener.dup() for listener in sockets] if startup.is_service_stopping() else []
-        await asyncio.sleep(0)  # accepts who waits
-        self._stop_listening()
+        self._stop_listening()  # and accepts who waits
         for listener in shared:
             with suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
+        await asyncio.sleep(TICK_S)
         await self._wait(lambda: not self.server_state.connections, time.monotonic() + 1)
         for connection in self.server_state.connections:
             connection.transport.abort()

@@ -43,6 +43,8 @@ LEAST_ROOM = 4 * 2**20
 QUIET_ENDS = (0, -signal.SIGTERM, -signal.SIGINT)
 """Exit statuses of a worker that was told to stop."""
 PR_SET_PDEATHSIG = 1
+PAUSE_S = 10.0
+"""Until a worker that can't load, beside others that have, is tried again."""
 STARTING, READY = "starting", "ready"
 STOPPING = "stopping"
 EXPORTERS: Mapping[tuple[str, str | None], str] = {
@@ -195,7 +197,7 @@ class _Deaths:
 
         was_told = status in QUIET_ENDS
         is_last = running_inside_container() and not any(self._folder.glob("worker_*"))
-        ends_all = is_last or not (was_ready or was_told)
+        ends_all = is_last or not (was_ready or was_told or _is_any_ready(self._folder))
         if ends_all or not was_told:
             state = "" if was_ready else " before it was ready"
             end = ": the service ends" if ends_all else ""
@@ -241,6 +243,19 @@ def is_service_stopping() -> bool:
     return has_supervisor() and (Path(os.environ[METRICS]) / STOPPING).exists()
 
 
+def is_another_ready() -> bool:
+    """In a worker: whether one of the others answers requests."""
+    return has_supervisor() and _is_any_ready(Path(os.environ[METRICS]))
+
+
+def _is_any_ready(folder: Path) -> bool:
+    for note in folder.glob("worker_*"):
+        with suppress(OSError):
+            if note.name != f"worker_{os.getpid()}" and note.read_text() == READY:
+                return True
+    return False
+
+
 def note_ready() -> None:
     """In a worker: it answers requests."""
     if has_supervisor():
@@ -258,8 +273,12 @@ def tidy_up() -> None:
 
 
 def give_up(message: str) -> None:
-    """In a worker: says why on stderr and ends the service. Without a supervisor it only says so."""
+    """In a worker: says why on stderr and ends the service; itself alone, after a pause, where others answer. Without a
+    supervisor it only says so."""
     say(message)
+    if is_another_ready():
+        time.sleep(PAUSE_S)
+        os._exit(1)
     if has_supervisor() and not is_orphan():
         os.kill(os.getppid(), signal.SIGUSR1)
         os._exit(1)

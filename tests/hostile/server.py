@@ -31,10 +31,11 @@ MEMORY = (100 if STRICT else 250) * 2**20
 
 @dataclass(frozen=True)
 class Server:
-    """A running service: its URL and the process that answers."""
+    """A running service: its URL, the process that answers, and its folder for temporary files."""
 
     url: str
     worker: psutil.Process
+    temporary: Path
 
     @property
     def address(self) -> tuple[str, int]:
@@ -57,14 +58,22 @@ def serving(**environment: str) -> Iterator[Server]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as home:
-        settings = {"BENTOML_HOME": home, "BENTOML_DO_NOT_TRACK": "True", "PYTHONUNBUFFERED": "1", **environment}
+        temporary = Path(home) / "temporary"
+        temporary.mkdir()
+        settings = {
+            "BENTOML_HOME": home,
+            "TMPDIR": str(temporary),
+            "BENTOML_DO_NOT_TRACK": "True",
+            "PYTHONUNBUFFERED": "1",
+            **environment,
+        }
         command = [str(BENTOML), "serve", "service:Sa2VA", "--port", str(port)]
         with open(Path(home) / "log", "wb") as log:
             process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **settings}, stdout=log, stderr=log)
         try:
             url = f"http://127.0.0.1:{port}"
             _wait_until_ready(url, process)
-            yield Server(url, _worker_of(process.pid))
+            yield Server(url, _worker_of(process.pid), temporary)
         finally:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -18,7 +18,7 @@ from tests.serving import ROOT, load_service
 TRACING: dict[str, Any] = {
     "exporter_type": "otlp",
     "sample_rate": 1.0,
-    "otlp": {"protocol": "http", "endpoint": "http://127.0.0.1:1"},
+    "otlp": {"protocol": "grpc", "endpoint": "http://127.0.0.1:1"},
 }
 
 
@@ -55,7 +55,7 @@ def lines_of_ours(result: subprocess.CompletedProcess[str]) -> list[str]:
         ({"SA2VA_API_KEYS": ""}, "SA2VA_API_KEYS"),
         (
             {"BENTOML_CONFIG_OVERRIDES": json.dumps({"services": {"sa2va": {"tracing": TRACING}}})},
-            "opentelemetry-exporter-otlp-proto-http is not installed",
+            "opentelemetry-exporter-otlp-proto-grpc is not installed",
         ),
     ],
     ids=["model", "hub", "setting", "keys", "tracing"],
@@ -65,6 +65,16 @@ def test_what_can_not_start_says_why_in_one_line(environment: dict[str, str], fr
     assert result.returncode == 1
     (line,) = lines_of_ours(result)
     assert fragment in line
+
+
+@pytest.mark.parametrize("home", ["/proc/none", "/dev/null", "/dev/null/none"])
+def test_a_home_that_can_not_be_is_one_line(home: str) -> None:
+    result = serve(BENTOML_HOME=home)
+    assert result.returncode == 1
+    (line,) = lines_of_ours(result)
+    assert line == result.stdout.strip()
+    assert "BENTOML_HOME" in line
+    assert home in line
 
 
 @pytest.mark.parametrize(("rate", "expected"), [(None, "true"), (0.0, "true"), (0.5, None)])
@@ -85,7 +95,8 @@ def test_tracing_costs_nothing_unless_it_is_configured_for_the_service(
 @pytest.mark.parametrize(
     ("change", "missing"),
     [
-        ({}, "opentelemetry-exporter-otlp-proto-http"),
+        ({}, "opentelemetry-exporter-otlp-proto-grpc"),
+        ({"otlp": {"protocol": "http", "endpoint": "http://127.0.0.1:1"}}, None),
         ({"sample_rate": None}, None),
         ({"exporter_type": None}, None),
         ({"exporter_type": "in_memory"}, None),
@@ -98,7 +109,7 @@ def test_tracing_needs_its_exporter(change: dict[str, Any], missing: str | None)
 
 
 def test_an_exporter_that_is_there_is_not_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(startup, "EXPORTERS", {("otlp", "http"): "opentelemetry.sdk.trace"})
+    monkeypatch.setattr(startup, "EXPORTERS", {("otlp", "grpc"): "opentelemetry.sdk.trace"})
     assert startup.missing_exporter(TRACING) is None
 
 
