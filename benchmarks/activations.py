@@ -16,13 +16,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from benchmarks.gpu import published_config
-from sa2va_bento.engine.kv_cache import KVCache, causal_mask
+from sa2va_bento.engine.arena import Row
+from sa2va_bento.engine.kv_cache import KVCache
+from sa2va_bento.engine.ragged import GATHERED, MASKED, GatherAttention, Piece, gathering
 from sa2va_bento.model.grounding import decode_masks, encode_image
 from sa2va_bento.model.internvl.config import InternVLConfig
 from sa2va_bento.model.internvl.model import InternVLSa2VA
-from sa2va_bento.model.loading.memory import Workload, activations
+from sa2va_bento.model.loading.memory import Workload, activations, measures_of
 
-WORKLOAD = Workload(8, 2048, 1024, 2, 1, 0, 0, max_masks=4)
+WORKLOAD = Workload(8, 2048, 1024, 2, 1, 0, 0, max_masks=4, gathered=GATHERED, masked=MASKED)
 
 
 class Alive(TorchDispatchMode):
@@ -81,29 +83,38 @@ def measure(config: InternVLConfig, model: InternVLSa2VA, load: Workload) -> dic
         features = encode_image(sam, pixels[:1])
     prompts = torch.zeros(load.max_masks, config.sam2_shape.d_model)
     owners = torch.zeros(load.max_masks, dtype=torch.long)
-    pool = KVCache(config.llm, load.slots, load.context, torch.float32, torch.device("cpu"))
+    cache = KVCache(config.llm, load.tokens, torch.float32, torch.device("cpu"))
+    model.prepare_steps()
     return {
         "tiles": peak(lambda: model.encode_tiles(tiles)),
         "sam2": peak(lambda: encode_image(sam, pixels)),
         "masks": peak(lambda: decode_masks(sam, features.rows(owners), prompts)),
-        "prompt": peak(lambda: _prompt(model, pool, load)),
+        "prompt": peak(lambda: _prompt(model, cache, load)),
+        "reply": peak(lambda: _reply(model, cache, load)),
     }
 
 
-def _prompt(model: InternVLSa2VA, pool: KVCache, load: Workload) -> Tensor:
+def _prompt(model: InternVLSa2VA, cache: KVCache, load: Workload) -> Tensor:
     """A chunk of `max_prefill` tokens over all slots, at the end of their context."""
-    config, tokens = model.config.llm, load.max_prefill // load.slots
-    places = torch.arange(load.context - tokens, load.context).expand(load.slots, -1)
-    view = pool.prefill_view(torch.arange(load.slots), places, load.context)
-    embeddings = torch.zeros(load.slots, tokens, config.hidden_size)
-    mask = causal_mask(places, load.context, torch.float32)
-    return model.language_body(embeddings, view, attention_mask=mask, position_ids=places)
+    count, context = load.max_prefill // load.slots, load.tokens // load.slots
+    pieces = [Piece(Row(slot * context, context), context - count, count) for slot in range(load.slots)]
+    places = torch.arange(context - count, context).repeat(load.slots)
+    embeddings = torch.zeros(load.slots * count, model.config.llm.hidden_size)
+    return model.language_step(embeddings, places, gathering(cache, pieces, torch.device("cpu")))
+
+
+def _reply(model: InternVLSa2VA, cache: KVCache, load: Workload) -> Tensor:
+    """A token in each slot, at the end of its context."""
+    context = load.tokens // load.slots
+    starts, sizes = torch.arange(load.slots) * context, torch.full((load.slots,), context)
+    attention = GatherAttention(cache, starts, sizes, sizes[:, None] - 1, context)
+    return model.language_step(torch.zeros(load.slots, model.config.llm.hidden_size), sizes - 1, attention)
 
 
 def main() -> None:
     config = shallow_config()
     model = InternVLSa2VA(config).eval().requires_grad_(False)
-    expected = activations(config, WORKLOAD)
+    expected = activations(measures_of(config), WORKLOAD)
     print(f"{WORKLOAD}\n{'stage':<8}{'measured, millions':>20}{'estimated':>12}")
     for stage, numbers in measure(config, model, WORKLOAD).items():
         print(f"{stage:<8}{numbers / 1e6:>20.1f}{expected[stage] / 1e6:>12.1f}")

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -32,9 +32,9 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running(command: list[str], port: int) -> Iterator[str]:
+def running(command: list[str], port: int, variables: Mapping[str, str] | None = None) -> Iterator[str]:
     """A server of ours, until the block ends."""
-    environment = {**os.environ, "BENTOML_DO_NOT_TRACK": "True"}
+    environment = {**os.environ, "BENTOML_DO_NOT_TRACK": "True", **(variables or {})}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     try:

@@ -38,6 +38,9 @@ class Settings(BaseModel):
         default=None, description="Old name of the Hub cache folder; HF_HOME is honoured by huggingface-hub itself"
     )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N, or all: every CUDA device for one model")
+    workers: Annotated[int, Field(ge=1, le=64)] | Auto = Field(
+        default=1, description="Processes that answer, each with the model on a GPU of its own; auto: one for each GPU"
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="auto is bfloat16 on CUDA and float32 on the CPU"
     )
@@ -99,6 +102,12 @@ class Settings(BaseModel):
 
     api_keys: SecretStr | None = Field(
         default=None, description="Keys that requests must carry, separated by commas; unset or `none` asks for none"
+    )
+    low_priority_keys: SecretStr | None = Field(
+        default=None, description="Keys whose requests give way to others, separated by commas"
+    )
+    priority_header: bool = Field(
+        default=False, description="Whether a request with the header `X-Priority: low` gives way to others"
     )
     rate_limit: int | None = Field(
         default=None, ge=1, description="Requests a minute of each key, or of each address where no keys are set"
@@ -204,6 +213,11 @@ class Settings(BaseModel):
         return () if [key.lower() for key in given] == [NO_KEYS] else given
 
     @property
+    def low_priority(self) -> tuple[str, ...]:
+        """The keys whose requests give way to others."""
+        return _split(self.low_priority_keys.get_secret_value()) if self.low_priority_keys else ()
+
+    @property
     def shutdown_grace_s(self) -> float:
         """Seconds that running requests are given when the service stops."""
         return self.timeout_s if self.grace_s is None else self.grace_s
@@ -277,7 +291,7 @@ def _explained(error: ValidationError) -> str:
     first = error.errors()[0]
     setting = first["loc"][0]
     name = next(name for name, known in VARIABLES.items() if known == setting)
-    given = "" if setting == "api_keys" else f" (got {first['input']!r})"
+    given = "" if str(setting).endswith("_keys") else f" (got {first['input']!r})"
     return f"setting {name}: {first['msg'].removeprefix('Value error, ')}{given}"
 
 

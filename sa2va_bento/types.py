@@ -51,10 +51,13 @@ class RequestContext:
     """
 
     def __init__(self, request_id: str = "", timeout_s: float | None = None) -> None:
-        """`timeout_s` seconds after now nobody waits for the answer; None leaves that to the service's settings."""
+        """`timeout_s` seconds after now nobody waits for the answer; None leaves that to the service's settings.
+        `may_wait` says that it gives way to others."""
         self.request_id, self.timeout_s = request_id, timeout_s
+        self.may_wait = False
         self.arrived = self._since = time.monotonic()
         self._seconds: dict[Stage, float] = {}
+        self._moments: dict[Stage, tuple[float, float]] = {}
 
     @property
     def deadline(self) -> float | None:
@@ -70,12 +73,18 @@ class RequestContext:
         """Ends a stage: the time since the last one ended was spent on it."""
         now = time.monotonic()
         self._seconds[stage] = self._seconds.get(stage, 0.0) + now - self._since
+        self._moments[stage] = (self._moments.get(stage, (self._since, now))[0], now)
         self._since = now
 
     @property
     def seconds(self) -> Mapping[Stage, float]:
         """Spent on each stage so far."""
         return dict(self._seconds)
+
+    @property
+    def moments(self) -> Mapping[Stage, tuple[float, float]]:
+        """When each stage first began and last ended, `time.monotonic()` values: stages take turns."""
+        return dict(self._moments)
 
     @property
     def timings_ms(self) -> dict[str, float]:

@@ -58,6 +58,13 @@ class CountingRunner:
             raise RuntimeError("no masks today")
         return [(MASK,) * (sequence.segs_read - len(sequence.masks)) for sequence in sequences]
 
+    def reserve(self, sequence: Sequence, tokens: int) -> bool:
+        return True
+
+    def preempt(self, sequence: Sequence) -> bool:
+        self.held.discard(sequence)
+        return True
+
     def release(self, sequence: Sequence) -> None:
         self.held.discard(sequence)
 

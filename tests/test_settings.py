@@ -9,11 +9,11 @@ from pydantic import ValidationError
 from sa2va_bento.errors import StartupError
 from sa2va_bento.settings import NANO_PATH, OWN_NAMES, VARIABLES, Settings, load_settings, unknown_variables
 
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "docs/settings.md"
 
 
-def test_the_readme_lists_every_setting_with_its_default() -> None:
-    rows = dict(re.findall(r"^\| `([A-Z0-9_]+)` \| `?([^|`]+?)`? \|", README.read_text(), re.MULTILINE))
+def test_the_page_lists_every_setting_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| `([A-Z0-9_]+)` \| `?([^|`]+?)`? \|", PAGE.read_text(), re.MULTILINE))
     for name, field in Settings.model_fields.items():
         variable = OWN_NAMES.get(name, f"SA2VA_{name.upper()}")
         assert variable in rows
@@ -111,7 +111,7 @@ def test_only_documented_names_are_read(monkeypatch: pytest.MonkeyPatch, name: s
 
 def test_in_python_the_environment_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SA2VA_SLOTS", "3")
-    assert Settings(context=1024).slots == 16
+    assert Settings(context=1024).slots == "auto"
     with pytest.raises(ValidationError):
         Settings(slot=3)  # type: ignore[call-arg]
 

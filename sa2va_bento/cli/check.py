@@ -2,15 +2,22 @@
 
 from collections.abc import Iterator
 
-from sa2va_bento.engine.limits import limits_of
-from sa2va_bento.engine.workload import workload_of
+from sa2va_bento.cli.cards import BFLOAT16, CARDS_GB, fit_on
+from sa2va_bento.engine.fit import Fit
 from sa2va_bento.errors import CheckpointError
 from sa2va_bento.model.config import CheckpointConfig
 from sa2va_bento.model.loading.checkpoint import Inspection, Placement, choose_placement, inspect
-from sa2va_bento.model.loading.device_map import place
 from sa2va_bento.model.loading.hub import inspect_remote, licence
-from sa2va_bento.model.loading.memory import MemoryEstimate, estimate, free_memory, parameter_counts
+from sa2va_bento.model.loading.memory import (
+    GIB,
+    free_memory,
+    measures_of,
+    parameter_counts,
+    unfilled,
+    weight_bytes,
+)
 from sa2va_bento.model.loading.tokenizers import PromptTokenizer
+from sa2va_bento.predictor.loading import LARGE, fit_on_devices, for_processor
 from sa2va_bento.processing.processor import Processor
 from sa2va_bento.settings import Settings, load_settings
 
@@ -59,19 +66,30 @@ def _geometry(config: CheckpointConfig) -> Iterator[str]:
 
 
 def _memory(config: CheckpointConfig, settings: Settings) -> Iterator[str]:
-    placement = choose_placement(settings.device, settings.dtype)
-    workload = workload_of(settings, limits_of(settings, config))
-    needed = estimate(config, placement.dtype.itemsize, workload, settings.quantization)
-    yield f"memory    {needed} in {str(placement.dtype).removeprefix('torch.')}"
-    for device in (placement.device, *placement.others):
-        yield f"device    {device}, {free_memory(device) / 2**30:.2f} GiB free"
-    yield f"fits      {_fits(config, needed, placement, settings)}"
+    model, placement = unfilled(config), choose_placement(settings.device, settings.dtype)
+    is_large = weight_bytes(model, 4, "none") > LARGE
+    yield from _here(config, settings, for_processor(placement, settings.dtype, is_large))
+    for card in CARDS_GB:
+        found = fit_on(
+            card, settings, lambda most: measures_of(config, most), lambda kind: weight_bytes(model, BFLOAT16, kind)
+        )
+        yield f"{card:>4} GB   {_gets(found) if isinstance(found, Fit) else f'no: {found.message}'}"
 
 
-def _fits(config: CheckpointConfig, needed: MemoryEstimate, placement: Placement, settings: Settings) -> str:
+def _here(config: CheckpointConfig, settings: Settings, placement: Placement) -> Iterator[str]:
+    """What it gets on this machine."""
     devices = (placement.device, *placement.others)
+    for device in devices:
+        yield f"device    {device}, {free_memory(device) / GIB:.2f} GiB free"
     try:
-        place(config, needed, devices, placement.dtype.itemsize, settings.quantization)
+        found = fit_on_devices(config, placement, settings)
     except CheckpointError as error:
-        return f"no: {error.message}"
-    return "yes"
+        yield f"fits      no: {error.message}"
+        return
+    yield f"memory    {found.needed} in {str(placement.dtype).removeprefix('torch.')}"
+    yield f"fits      yes: {_gets(found)}"
+
+
+def _gets(found: Fit) -> str:
+    limits = found.limits
+    return f"{limits.slots} requests at once, {limits.kv_tokens} tokens together, {limits.context} each at most"

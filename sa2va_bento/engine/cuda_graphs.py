@@ -4,17 +4,22 @@ spends its time on."""
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from sa2va_bento.engine.arena import Row
+from sa2va_bento.engine.limits import Limits
 
 logger = logging.getLogger(__name__)
 
 SMALLEST_WINDOW = 256
 """Windows are powers of two from here on, so that few graphs serve all lengths."""
 
-Step = Callable[[Tensor, Tensor, Tensor, int], Tensor]
-"""Token ids (B,), places (B,) and positions (B,) of rows 0 to B - 1, and the window: hidden states (B, H)."""
+Step = Callable[[Tensor, int], Tensor]
+"""Ids, places and positions of the tokens to read, starts and sizes of their rows, (5, B), and the window: hidden
+states (B, H)."""
 
 
 @dataclass(frozen=True)
@@ -40,45 +45,79 @@ def buckets(smallest: int, most: int) -> list[int]:
 
 class DecodeGraphs:
     """Replays the step from graphs, one for each size of batch and window, all captured before the first request: a
-    capture takes longer than many steps. Rows beyond the batch are computed too; they are free rows of the cache, and
-    write where the next prompt is read.
+    capture takes longer than many steps. Rows beyond the batch are computed too: they write into `scratch`.
 
-    All graphs share one pool of memory. That is safe because a graph's result is copied before another one runs.
+    Attention copies what it reads, rows times window: no graph copies more than the cache holds twice over, and a batch
+    that would is computed in parts, those of similar length together. All graphs share one pool of memory. That is safe
+    because a graph's result is copied before another one runs.
     """
 
-    def __init__(self, step: Step, slots: int, context: int, device: torch.device) -> None:
-        self._step, self._slots, self._context = step, slots, context
-        self._inputs = torch.zeros(3, slots, dtype=torch.long, device=device)
+    def __init__(self, step: Step, limits: Limits, scratch: Row, device: torch.device) -> None:
+        self._step, self._limits, self._scratch = step, limits, scratch
+        self._inputs = torch.zeros(5, limits.slots, dtype=torch.long, device=device)
         self._graphs: dict[tuple[int, int], _Graph] = {}
         self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
-    def capture_all(self) -> None:
-        """Captures every size, the largest first: the others then fit into the memory that it took."""
-        for window in reversed(buckets(SMALLEST_WINDOW, self._context)):
-            for rows in reversed(buckets(1, self._slots)):
-                self._graphs[rows, window] = self._capture(rows, window)
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Rows and window of every graph, the largest first: the others then fit into the memory that it took."""
+        windows = buckets(SMALLEST_WINDOW, self._limits.context)
+        every = [(rows, window) for window in windows for rows in buckets(1, self._limits.slots)]
+        return sorted((size for size in every if self._fits(*size)), key=lambda size: -size[0] * size[1])
 
-    def __call__(self, ids: list[int], places: list[int], positions: list[int]) -> Tensor:
-        """Hidden states (B, H) of the rows 0 to B - 1."""
-        rows = bucket(len(ids), 1, self._slots)
-        window = bucket(max(places) + 1, SMALLEST_WINDOW, self._context)
-        self._inputs[:, : len(ids)].copy_(_pinned([ids, places, positions]), non_blocking=True)
-        self._inputs[:, len(ids) : rows].zero_()
-        captured = self._graphs[rows, window]
+    def capture_all(self) -> None:
+        """Captures every size."""
+        for rows, window in self.sizes:
+            self._graphs[rows, window] = self._capture(rows, window)
+
+    def __call__(self, ids: list[int], places: list[int], positions: list[int], rows: list[Row]) -> Tensor:
+        """Hidden states (B, H)."""
+        order = sorted(range(len(ids)), key=places.__getitem__)
+        parts = [self._replay([ids, places, positions, rows], part) for part in self.parts(order, places)]
+        hidden = torch.cat(parts)
+        back = sorted(range(len(order)), key=order.__getitem__)
+        return hidden if back == order else hidden[_pinned([back])[0].to(hidden.device, non_blocking=True)]
+
+    def parts(self, order: list[int], places: list[int]) -> list[list[int]]:
+        """The batch, by ascending length, in as few parts as there are graphs for."""
+        parts: list[list[int]] = []
+        for number in reversed(order):  # the longest decides on the window
+            if parts and self._fits(*self._size(len(parts[-1]) + 1, places[parts[-1][0]])):
+                parts[-1].append(number)
+            else:
+                parts.append([number])
+        return [part[::-1] for part in reversed(parts)]
+
+    def _size(self, rows: int, place: int) -> tuple[int, int]:
+        return bucket(rows, 1, self._limits.slots), bucket(place + 1, SMALLEST_WINDOW, self._limits.context)
+
+    def _fits(self, rows: int, window: int) -> bool:
+        return rows == 1 or rows * window <= 2 * self._limits.kv_tokens
+
+    def _replay(self, batch: list[list[Any]], part: list[int]) -> Tensor:
+        ids, places, positions, rows = ([values[number] for number in part] for values in batch)
+        size, window = self._size(len(part), max(places))
+        empty = size - len(part)
+        starts = [row.start for row in rows] + [self._scratch.start] * empty
+        sizes = [row.size for row in rows] + [self._scratch.size] * empty
+        inputs = [[*values, *[0] * empty] for values in (ids, places, positions)]
+        self._inputs[:, :size].copy_(_pinned([*inputs, starts, sizes]), non_blocking=True)
+        captured = self._graphs[size, window]
         captured.graph.replay()
-        return captured.hidden[: len(ids)].clone()
+        return captured.hidden[: len(part)].clone()
 
     def _capture(self, rows: int, window: int) -> _Graph:
-        ids, places, positions = self._inputs[:, :rows]
+        self._inputs[3], self._inputs[4] = self._scratch.start, self._scratch.size
+        inputs = self._inputs[:, :rows]
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # libraries set themselves up outside of the capture
-            self._step(ids, places, positions, window)
+            self._step(inputs, window)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         # Other threads may use the device meanwhile; only what this one does must fit into a graph.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            hidden = self._step(ids, places, positions, window)
+            hidden = self._step(inputs, window)
         logger.debug("captured the decode step for %d rows, %d places", rows, window)
         return _Graph(graph, hidden)
 

@@ -50,6 +50,14 @@ class ModelRunner(Protocol):
         """The masks of a clip's objects on its next frames."""
         ...
 
+    def reserve(self, sequence: Sequence, tokens: int) -> bool:
+        """Sees to it that so many tokens of a sequence have room; False where there is none."""
+        ...
+
+    def preempt(self, sequence: Sequence) -> bool:
+        """Takes the room of a sequence from it. Whether it can be read again without its picture being encoded."""
+        ...
+
     def release(self, sequence: Sequence) -> None:
         """Frees what is held of a sequence. Never fails."""
         ...
@@ -68,6 +76,9 @@ class Observer:
 
     def on_batch(self, stage: Stage, size: int) -> None:
         """A stage was computed for that many sequences together."""
+
+    def on_preemption(self) -> None:
+        """A sequence made room for an older one and waits to be read again."""
 
     def on_step(self, running: int, waiting: int) -> None:
         """A step has ended."""
@@ -105,13 +116,13 @@ class Engine:
             DeviceLostError: the device is gone, and with it everything that was running.
         """
         self._drop_abandoned()
-        self.scheduler.admit()
+        self.scheduler.admit(self.runner.reserve)
         self._batch(Stage.PREFILL, self.scheduler.to_look_up(), self._load_prefixes)
         self._batch(Stage.ENCODE, self.scheduler.to_encode(), self._encode)
         self._batch(Stage.PREFILL, self.scheduler.to_prefill(), self._prefill)
         for _ in range(self.scheduler.limits.decode_tokens):
             self._drop_abandoned()
-            self._batch(Stage.DECODE, self.scheduler.to_decode(), self._decode)
+            self._batch(Stage.DECODE, self._with_room(self.scheduler.to_decode()), self._decode)
         self._batch(Stage.SEGMENT, self.scheduler.to_ground(), self._ground)
         for sequence in self.scheduler.finished():
             if sequence.picture and sequence.picture.is_clip:
@@ -126,6 +137,15 @@ class Engine:
             error = RequestCancelledError("cancelled") if cancelled else DeadlineExceededError("no answer in time")
             self._leave(sequence, error)
 
+    def _with_room(self, sequences: list[Sequence]) -> list[Sequence]:
+        """Those that have room for another token; the youngest make room for the oldest, and wait to be read again."""
+        for sequence in sequences:
+            while sequence.status is Status.RUNNING and not self.runner.reserve(sequence, sequence.length):
+                preempted = self.scheduler.preempt_for(sequence)
+                preempted.preempt(is_encoded=self.runner.preempt(preempted))
+                self._observer.on_preemption()
+        return [sequence for sequence in sequences if sequence.status is Status.RUNNING]
+
     def _load_prefixes(self, sequences: list[Sequence]) -> None:
         for sequence, tokens in zip(sequences, self.runner.load_prefixes(sequences), strict=True):
             sequence.skip(tokens)
@@ -136,10 +156,10 @@ class Engine:
             sequence.is_encoded = True
 
     def _prefill(self, sequences: list[Sequence]) -> None:
-        most = self.scheduler.limits.max_prefill
+        most = self.scheduler.piece(len(sequences))
         for sequence, token in zip(sequences, self.runner.prefill(sequences, most), strict=True):
             sequence.prefilled += min(sequence.unread, most)
-            if token is not None:
+            if token is not None and not sequence.output_ids:
                 sequence.append(token)
 
     def _decode(self, sequences: list[Sequence]) -> None:

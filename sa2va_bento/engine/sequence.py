@@ -78,6 +78,8 @@ class Sequence:
     """Whether a stop string of the request is in the reply so far."""
     seg_id: int = -1
     prefix: Prefix | None = None
+    may_wait: bool = False
+    """Of the class of requests that give way to others."""
     listener: "Listener | None" = None
     deadline: float = float("inf")
     """`time.monotonic()` value after which nobody waits for the answer."""
@@ -88,6 +90,8 @@ class Sequence:
     """Whether the runner holds the picture's features, or there is no picture."""
     prefilled: int = 0
     """Prompt tokens read so far."""
+    resumed: int = 0
+    """Reply tokens that are read again with the prompt, since its row of the KV cache was taken from it."""
     output_ids: list[int] = field(default_factory=list[int])
     """Reply ids so far, the stop token included once it came."""
     has_stopped: bool = False
@@ -116,8 +120,13 @@ class Sequence:
 
     @property
     def unread(self) -> int:
-        """Prompt tokens still to be read."""
-        return len(self.prompt_ids) - self.prefilled
+        """Prompt tokens still to be read, or to be read again with the reply so far."""
+        return len(self.prompt_ids) + self.resumed - self.prefilled
+
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt and of the reply so far: what its row of the KV cache must hold in the next step."""
+        return len(self.prompt_ids) + len(self.output_ids)
 
     @property
     def is_full(self) -> bool:
@@ -168,6 +177,12 @@ class Sequence:
         self.prefilled = tokens
         if tokens and self.picture and not self.picture.region_cells:
             self.is_encoded = True
+
+    def preempt(self, is_encoded: bool) -> None:
+        """Goes back to waiting: prompt and reply so far are read again before the reply goes on. Its last token was
+        not read yet."""
+        self.status, self.prefilled, self.resumed = Status.WAITING, 0, max(0, len(self.output_ids) - 1)
+        self.is_encoded = is_encoded
 
     def append(self, token: int) -> None:
         """Adds the reply's next token and notes whether it ends the reply. What follows a `[SEG]` that was read for its

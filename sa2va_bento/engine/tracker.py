@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sa2va_bento.engine.sequence import MaskLogits
 from sa2va_bento.engine.tracking import ClipTracking, FramePixels
-from sa2va_bento.engine.transfer import on_device, to_numbers
+from sa2va_bento.engine.transfer import on_device, to_host, to_numbers
 from sa2va_bento.model.base import Sa2VA
 from sa2va_bento.model.grounding import BestMasks, ImageFeatures, encode_image
 from sa2va_bento.model.tracking import MemoryBank, TrackedFrame, condition_frame, follow_frame
@@ -54,8 +54,6 @@ class Tracker:
 
 def _to_host(best: BestMasks) -> tuple[MaskLogits, ...]:
     """One an object."""
-    logits: Tensor = best.logits.float().cpu()
+    logits = to_host(best.logits.float())
     scores, visible = to_numbers(best.iou.float()), to_numbers(best.object_score.float().sigmoid())
-    return tuple(
-        MaskLogits(low.numpy().copy(), score, seen) for low, score, seen in zip(logits, scores, visible, strict=True)
-    )
+    return tuple(MaskLogits(low.copy(), score, seen) for low, score, seen in zip(logits, scores, visible, strict=True))

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
+from sa2va_bento.model.attention import RaggedAttention
 from sa2va_bento.model.config import CheckpointConfig
-from sa2va_bento.model.sam2 import Sam2
+from sa2va_bento.model.decoder import FlatDecoder, lay_out
+from sa2va_bento.model.sam2 import Sam2, prompt_decoder
 from sa2va_bento.types import Picture, TokenGrid
 
 
@@ -30,6 +32,9 @@ class PromptInputs:
 
 class Sa2VA(nn.Module, ABC):
     """The modules of a checkpoint. Nothing in here disables gradients or picks a device."""
+
+    decoder: FlatDecoder | None = None
+    """What computes `language_step` in place of the in-tree modules, once `prepare_steps` has found that it can."""
 
     def __init__(self, config: CheckpointConfig) -> None:
         super().__init__()
@@ -56,8 +61,8 @@ class Sa2VA(nn.Module, ABC):
     def read_prompt(
         self, input_ids: Tensor, image_tokens: Tensor | None, grids: Sequence[TokenGrid], image_token_id: int
     ) -> PromptInputs:
-        """A prompt (T,) with the image tokens (K, W) of these grids put at its K placeholders, in order. Without them,
-        where they were read before, everything else is the same."""
+        """A prompt (T,), which is on the CPU, with the image tokens (K, W) of these grids put at its K placeholders,
+        in order. Without them, where they were read before, everything else is the same."""
 
     @abstractmethod
     def language_body(
@@ -69,6 +74,25 @@ class Sa2VA(nn.Module, ABC):
     ) -> Tensor:
         """Runs embeddings (B, T, W) or (B, T, H) on top of the cache, which grows by T: hidden states (B, T, H), which
         `language_head` and `seg_prompts` read. Positions are (B, T) or (B, T, P); None are those after the cache."""
+
+    @property
+    @abstractmethod
+    def text_model(self) -> nn.Module:
+        """The in-tree module of the language model's layers."""
+
+    def prepare_steps(self) -> None:
+        """Lays the weights out for `language_step` and for mask decoding. They are on their device, and stay there."""
+        if self.decoder is None:
+            self.decoder = FlatDecoder.of(self.text_model)
+            lay_out(prompt_decoder(self.grounding_encoder))
+
+    @abstractmethod
+    def language_step(
+        self, embeddings: Tensor, positions: Tensor, attention: RaggedAttention, wanted: Tensor | None = None
+    ) -> Tensor:
+        """`language_body` for pieces of several sequences one after the other: (N, W) or (N, H) at positions (N,) or
+        (N, P) to hidden states (N, H), or those of `wanted` tokens (M,) alone. Attention keeps their keys and values,
+        and knows what each token sees."""
 
     @abstractmethod
     def language_head(self, hidden: Tensor) -> Tensor:

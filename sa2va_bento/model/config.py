@@ -72,6 +72,11 @@ class CheckpointConfig(ABC):
     def elements_per_tile(self) -> int:
         """Numbers in the widest tensor of the vision tower, for each tile (of 448 x 448 pixels) that it sees."""
 
+    @abstractmethod
+    def largest_picture(self, max_tiles: int | None = None) -> tuple[int, int]:
+        """Tiles (of 448 x 448 pixels, or as they are cut) and image tokens of a picture that has the most of both,
+        where `max_tiles` limits it."""
+
 
 def sam2_shape(native: Mapping[str, Any]) -> Sam2Shape:
     """SAM2's shape as a `sa2va_native` block gives it."""

@@ -11,7 +11,7 @@ import torch
 from benchmarks.activations import measure
 from benchmarks.gpu import config_of
 from sa2va_bento.cli.main import main
-from sa2va_bento.errors import CheckpointError
+from sa2va_bento.engine.ragged import GATHERED, MASKED
 from sa2va_bento.model.internvl.language_models import LANGUAGE_MODELS
 from sa2va_bento.model.internvl.model import InternVLSa2VA
 from sa2va_bento.model.loading.checkpoint import Placement, load_model
@@ -22,14 +22,14 @@ from sa2va_bento.model.loading.memory import (
     activations,
     estimate,
     kv_elements,
+    measures_of,
     parameter_counts,
-    refuse_if_too_large,
+    unfilled,
+    weight_bytes,
 )
 from sa2va_bento.model.loading.published import PUBLISHED
 from sa2va_bento.model.qwen_vl.config import KINDS
-from sa2va_bento.model.registry import read_config
-from sa2va_bento.predictor import Predictor
-from sa2va_bento.settings import NANO_PATH, Settings
+from sa2va_bento.settings import NANO_PATH
 from tests.parity.goldens import write_checkpoint
 
 
@@ -48,8 +48,9 @@ def test_sa2va_1b_is_as_large_as_it_is_known_to_be() -> None:
 
 def test_memory_grows_with_what_is_held() -> None:
     config = config_of("1b")
-    small = estimate(config, 2, Workload(1, 4096, 512, 13, 1, 0))
-    large = estimate(config, 2, Workload(32, 8192, 512, 13, 1, 512 * 2**20))
+    measures, weights = measures_of(config), weight_bytes(unfilled(config), 2, "none")
+    small = estimate(measures, weights, 2, Workload(1, 4096, 512, 13, 1, 0))
+    large = estimate(measures, weights, 2, Workload(32, 8192, 512, 13, 1, 512 * 2**20))
     assert small.kv_cache == 48 * 2**20
     assert large.kv_cache == 64 * small.kv_cache
     assert large.weights == small.weights == pytest.approx(2.2 * GIB, rel=0.03)
@@ -58,24 +59,19 @@ def test_memory_grows_with_what_is_held() -> None:
 
 
 @pytest.mark.parametrize(
-    "load", [Workload(4, 512, 256, 3, 2, 0, max_masks=8), Workload(1, 2048, 1024, 1, 1, 0, max_masks=1)]
+    "load",
+    [
+        Workload(4, 512, 256, 3, 2, 0, max_masks=8, gathered=GATHERED, masked=MASKED),
+        Workload(1, 2048, 1024, 1, 1, 0, max_masks=1, gathered=GATHERED, masked=MASKED),
+    ],
 )
 def test_the_estimate_of_activations_bounds_what_is_alive(load: Workload) -> None:
     model = load_model(NANO_PATH, Placement(torch.device("cpu"), torch.float32))
     assert isinstance(model, InternVLSa2VA)
-    expected = activations(model.config, load)
+    expected = activations(measures_of(model.config), load)
     for stage, numbers in measure(model.config, model, load).items():
         assert numbers <= MARGIN * expected[stage], (stage, numbers, expected)
         assert numbers >= 0.3 * expected[stage], stage
-
-
-def test_a_model_that_does_not_fit_is_refused_with_the_numbers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sa2va_bento.model.loading.memory.free_memory", lambda device: 10 * 2**20)
-    with pytest.raises(CheckpointError, match=r"needs .* GiB \(weights .*\), cpu has 0\.01 GiB free; SA2VA_SLOTS"):
-        Predictor.load(Settings(model_path=str(folder)))
-    needed = estimate(read_config(folder / "config.json"), 4, Workload(1, 128, 64, 1, 1, 0))
-    monkeypatch.setattr("sa2va_bento.model.loading.memory.free_memory", lambda device: needed.total)
-    refuse_if_too_large(needed, torch.device("cpu"))
 
 
 def test_check_says_what_a_checkpoint_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,7 +81,7 @@ def test_check_says_what_a_checkpoint_is(folder: Path, capsys: pytest.CaptureFix
     assert "503 in 1 file(s), every one has its place" in said
     assert "grounding_encoder" in said
     assert "geometry  vision: 3 layers of 32\n" in said
-    assert "fits      yes\n" in said
+    assert re.search(r"^fits      yes: 16 requests at once, \d+ tokens together, \d+ each at most$", said, re.M)
     assert "licence   not named in its README.md: see its page\n" in said
 
 
@@ -94,7 +90,13 @@ def test_check_says_whether_this_machine_holds_it(
 ) -> None:
     monkeypatch.setattr("sa2va_bento.model.loading.memory.free_memory", lambda device: 10 * 2**20)
     assert main(["check", str(folder)]) == 0
-    assert "fits      no: the model needs " in capsys.readouterr().out
+    assert "fits      no: one request alone needs " in capsys.readouterr().out
+
+
+def test_check_says_what_it_gets_on_common_cards(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(folder)]) == 0
+    lines = re.findall(r"^ *(\d+) GB   (\d+) requests at once, (\d+) tokens together", capsys.readouterr().out, re.M)
+    assert [int(card) for card, *_ in lines] == [12, 16, 24, 40, 48, 80, 141]
 
 
 @pytest.mark.parametrize(
@@ -155,12 +157,17 @@ def test_a_download_that_is_stopped_says_how_to_go_on(
 
 
 def test_models_lists_the_zoo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SA2VA_SLOTS", "32")
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1].split() == ["ByteDance/Sa2VA-1B", "InternViT-300M", "Qwen2.5-0.5B", "1.16", "2.2", "3.0"]
-    assert [line.split()[0] for line in lines[1 : 1 + len(PUBLISHED)]] == [known.model for known in PUBLISHED]
-    assert "32 requests (SA2VA_SLOTS) of 8192 tokens" in lines[2 + len(PUBLISHED)]
+    assert lines[1].split()[:6] == ["ByteDance/Sa2VA-1B", "InternViT-300M", "Qwen2.5-0.5B", "1.16", "2.2", "12"]
+    rows = {line.split()[0]: line.split()[-7:] for line in lines[1 : 1 + len(PUBLISHED)]}
+    assert list(rows) == [known.model for known in PUBLISHED]
+    assert all("-" not in gets for gets in rows["ByteDance/Sa2VA-1B"])
+    assert rows["ByteDance/Sa2VA-8B"][:2] == ["-8", "-8"]  # 15.5 GiB of weights: a card of 24 GB serves it
+    assert re.fullmatch(r"\d+/\d+", rows["ByteDance/Sa2VA-8B"][2])
+    monkeypatch.setenv("SA2VA_SLOTS", "3")
+    assert main(["models"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[-1].endswith("/3")
 
 
 def test_the_layouts_that_are_listed_are_those_that_load(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import Qwen2Config
 
+from sa2va_bento.engine.arena import Row
 from sa2va_bento.engine.feature_cache import FeatureCache
 from sa2va_bento.engine.kv_cache import KVCache
 from sa2va_bento.engine.sampler import SamplingBatch, choose
@@ -92,7 +93,7 @@ def test_cancellations_in_the_middle_disturb_nobody(alone: list[Prediction], cro
             assert future.result(60).result == alone[number].result
     crowd.predict(PredictRequest("and now?", max_new_tokens=2))  # by then the engine has dropped the others
     assert crowd.queue_depth == 0
-    assert not crowd._runner._rows
+    assert not crowd._runner.language.rows
     assert not crowd._runner._states
 
 
@@ -197,7 +198,7 @@ def test_the_feature_cache_forgets_what_was_used_longest_ago() -> None:
 
 def test_rows_move_with_their_content() -> None:
     config = Qwen2Config(hidden_size=8, num_attention_heads=2, num_key_value_heads=1, num_hidden_layers=2)
-    pool = KVCache(config, 3, 10, torch.float32, torch.device("cpu"))
-    pool.keys[1][2, :, :4] = 7.0
-    pool.move(2, 0, 4)
-    assert np.array_equal(pool.keys[1][0, 0, :, 0], [7, 7, 7, 7, 0, 0, 0, 0, 0, 0])
+    cache = KVCache(config, 30, torch.float32, torch.device("cpu"))
+    cache.rows(cache.keys[1], Row(20, 10))[0, :, :4] = 7.0
+    cache.move(Row(20, 10), Row(0, 20), 4)
+    assert np.array_equal(cache.rows(cache.keys[1], Row(0, 20))[0, 0, :, 0], [7] * 4 + [0] * 16)

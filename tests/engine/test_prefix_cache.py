@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from transformers import Qwen2Config
 
+from sa2va_bento.engine.arena import Row
 from sa2va_bento.engine.kv_cache import KVCache
 from sa2va_bento.predictor import Predictor
 from sa2va_bento.settings import Settings
@@ -80,7 +81,7 @@ def test_shared_and_unshared_prompts_are_read_together(unshared: list[Prediction
     futures = [sharing.submit(question) for question in asked]
     for future, expected in zip(futures, unshared, strict=True):
         assert future.result(60).result == expected.result
-    assert not sharing._runner._rows
+    assert not sharing._runner.language.rows
 
 
 def test_a_second_question_encodes_nothing_and_reads_its_text_only(sharing: Predictor) -> None:
@@ -113,12 +114,13 @@ def test_what_is_kept_is_bounded(folder: Path) -> None:
 
 def test_a_rows_beginning_goes_out_and_comes_back() -> None:
     config = Qwen2Config(hidden_size=8, num_attention_heads=2, num_key_value_heads=1, num_hidden_layers=2)
-    pool = KVCache(config, 3, 10, torch.float32, torch.device("cpu"))
-    for number, buffer in enumerate((*pool.keys, *pool.values)):
-        buffer[2] = number + 1
-    kept = pool.copy_out(2, 4)
-    pool.keys[0][2] = 0
-    pool.copy_in(0, kept)
-    assert [buffer[0, 0, :, 0].tolist() for buffer in (*pool.keys, *pool.values)] == [
-        [value] * 4 + [0] * 6 for value in (1, 2, 3, 4)
+    cache, row, other = KVCache(config, 30, torch.float32, torch.device("cpu")), Row(20, 10), Row(0, 20)
+    buffers = (*cache.keys, *cache.values)
+    for number, buffer in enumerate(buffers):
+        cache.rows(buffer, row)[:] = number + 1
+    kept = cache.copy_out(row, 4)
+    cache.rows(cache.keys[0], row)[:] = 0
+    cache.copy_in(other, kept)
+    assert [cache.rows(buffer, other)[0, 0, :, 0].tolist() for buffer in buffers] == [
+        [value] * 4 + [0] * 16 for value in (1, 2, 3, 4)
     ]

@@ -22,41 +22,43 @@ def test_sequences_run_in_the_order_of_arrival_and_no_more_than_allowed() -> Non
     assert [item.status for item in sequences] == [Status.FINISHED, Status.RUNNING, Status.RUNNING, Status.WAITING]
 
 
-def test_pieces_of_a_long_prompt_share_their_batch_with_others_only_at_its_end() -> None:
+def test_a_long_prompt_is_read_in_pieces_beside_the_shortest_of_the_others() -> None:
     scheduler = Scheduler(Limits(max_prefill=100))
-    long, short, late = sequence(9, *[1] * 249), sequence(8, *[1] * 29), sequence(7)
-    for item in (long, short, late):
+    long, short, other = sequence(9, *[1] * 249), sequence(8, *[1] * 39), sequence(7, *[1] * 14)
+    for item in (long, short, other):
         item.is_encoded = True
         scheduler.add(item)
     scheduler.admit()
     batches = []
-    while any(item.unread for item in (long, short, late)):
-        batches.append(scheduler.to_prefill())
-        for item in batches[-1]:
-            item.prefilled += min(item.unread, 100)
-    assert batches == [[long], [long], [long, short], [late]]
+    while any(item.unread for item in (long, short, other)):
+        batch = scheduler.to_prefill()
+        for item in batch:
+            item.prefilled += min(item.unread, scheduler.piece(len(batch)))
+        batches.append([(item.prompt_ids[0], item.prefilled) for item in batch])
+    assert batches == [[(9, 50), (7, 15)], [(9, 100), (8, 40)], [(9, 200)], [(9, 250)]]
 
 
-def test_prompts_are_read_together_up_to_the_limit_padding_included() -> None:
+def test_prompts_are_read_together_up_to_the_limit() -> None:
     scheduler = Scheduler(Limits(max_prefill=100))
-    sequences = [sequence(*[1] * length) for length in (30, 30, 20, 60, 10)]
+    sequences = [sequence(*[1] * length) for length in (30, 40, 20, 50, 10)]
     for item in sequences:
         item.is_encoded = True
         scheduler.add(item)
     scheduler.admit()
-    assert scheduler.to_prefill() == sequences[:3]
+    assert scheduler.to_prefill() == [sequences[number] for number in (0, 1, 2, 4)]
 
 
 def test_pictures_are_encoded_together_up_to_the_limit_and_a_large_one_alone() -> None:
     scheduler = Scheduler(Limits(max_tiles=16))
-    sequences = [Sequence((1,), replace(PICTURE, tile_count=tiles), 9, frozenset()) for tiles in (7, 9, 1, 40)]
+    sequences = [Sequence((1,), replace(PICTURE, tile_count=tiles), 9, frozenset()) for tiles in (7, 9, 40, 1)]
     for item in sequences:
         scheduler.add(item)
     scheduler.admit()
-    assert scheduler.to_encode() == sequences[:2]
-    for item in sequences[:3]:
-        item.is_encoded = True
-    assert scheduler.to_encode() == sequences[3:]
+    assert scheduler.to_encode() == [sequences[0], sequences[3]]
+    sequences[0].is_encoded = True
+    assert scheduler.to_encode() == [sequences[1], sequences[3]]
+    sequences[1].is_encoded = sequences[3].is_encoded = True
+    assert scheduler.to_encode() == [sequences[2]]
 
 
 def test_the_random_number_behind_a_token_depends_on_seed_and_place_alone() -> None:

@@ -34,5 +34,5 @@ def test_a_picture_is_read_and_segmented_where_there_is_room(tmp_path: Path, con
     predictor.warm_up()
     predictor.close()
     assert (len(runner.tile_features), len(runner.sam_features)) == (is_seen, is_seen)
-    assert not runner._rows
+    assert not runner.language.rows
     assert not runner._states

@@ -5,6 +5,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from sa2va_bento.errors import BadRequestError, CheckpointError
 from sa2va_bento.model.loading.checkpoint import Placement, inspect, load_model
-from sa2va_bento.model.loading.memory import Workload, estimate, kv_elements, parameter_counts
+from sa2va_bento.model.loading.memory import measures_of, parameter_counts, unfilled, weight_bytes
+from sa2va_bento.model.loading.published import PUBLISHED
 from sa2va_bento.model.loading.tokenizers import PromptTokenizer
 from sa2va_bento.model.qwen_vl.image_processor import process_image
 from sa2va_bento.model.registry import parse_config
@@ -124,13 +126,12 @@ def published(name: str) -> dict[str, Any]:
     return config
 
 
-@pytest.mark.parametrize(("name", "billions", "kv_kib"), [("qwen2_5_vl", 4.29, 36), ("qwen3_vl", 4.66, 144)])
-def test_published_sizes_are_as_they_are_known(name: str, billions: float, kv_kib: int) -> None:
-    config = parse_config(published(name))
-    needed = estimate(config, 2, Workload(1, 4096, 1024, 16, 8, 0, 0))
-    assert sum(parameter_counts(config).values()) / 1e9 == pytest.approx(billions, abs=0.01)
-    assert needed.weights == pytest.approx(2e9 * billions, rel=0.01)
-    assert 2 * kv_elements(config) == kv_kib * 1024
+@pytest.mark.parametrize(("name", "size"), [("qwen2_5_vl", "Qwen2_5-VL-3B"), ("qwen3_vl", "Qwen3-VL-4B")])
+def test_published_sizes_are_as_they_are_known(name: str, size: str) -> None:
+    config, known = parse_config(published(name)), next(k for k in PUBLISHED if k.model == f"ByteDance/Sa2VA-{size}")
+    assert sum(parameter_counts(config).values()) / 1e9 == pytest.approx(known.billions, abs=0.01)
+    assert weight_bytes(unfilled(config), 2, "none") == pytest.approx(known.weights(2), rel=0.01)
+    assert replace(measures_of(config), positions=0) == replace(known.measures, positions=0)
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -74,6 +74,11 @@ class InternVLConfig(CheckpointConfig):
     def elements_per_tile(self) -> int:
         return (2 * self.cells_per_side) ** 2 * self.vision.intermediate_size
 
+    def largest_picture(self, max_tiles: int | None = None) -> tuple[int, int]:
+        most = min(max_tiles or self.tiles.max, self.tiles.max)
+        tiles = most + (self.tiles.thumbnail and most > 1)
+        return tiles, tiles * self.tokens_per_tile
+
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> "InternVLConfig":
         """Builds the configuration. Raises CheckpointError naming what is unsupported; KeyError, TypeError or

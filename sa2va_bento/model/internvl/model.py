@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, InternVLVisionModel
 from transformers.cache_utils import Cache
 
+from sa2va_bento.model.attention import RAGGED, RaggedAttention, unused_mask
 from sa2va_bento.model.base import PromptInputs, Sa2VA
 from sa2va_bento.model.internvl.config import InternVLConfig
 from sa2va_bento.types import TokenGrid
@@ -23,7 +24,7 @@ class InternVLSa2VA(Sa2VA):
         self.mlp1 = nn.Sequential(
             nn.LayerNorm(4 * vision_width), nn.Linear(4 * vision_width, width), nn.GELU(), nn.Linear(width, width)
         )
-        self.language_model = AutoModelForCausalLM.from_config(config.llm)
+        self.language_model = AutoModelForCausalLM.from_config(config.llm, attn_implementation=RAGGED)
         self.add_grounding()
 
     def encode_tiles(self, pixels: Tensor) -> Tensor:
@@ -49,7 +50,8 @@ class InternVLSa2VA(Sa2VA):
     def read_prompt(
         self, input_ids: Tensor, image_tokens: Tensor | None, grids: Sequence[TokenGrid], image_token_id: int
     ) -> PromptInputs:
-        return PromptInputs(self.embed(input_ids[None], image_tokens, image_token_id)[0])
+        ids = input_ids.to(self.language_model.device, non_blocking=True)
+        return PromptInputs(self.embed(ids[None], image_tokens, image_token_id)[0])
 
     def language_body(
         self,
@@ -66,6 +68,24 @@ class InternVLSa2VA(Sa2VA):
             attention_mask=attention_mask,
             position_ids=position_ids,
         ).last_hidden_state
+
+    @property
+    def text_model(self) -> nn.Module:
+        return self.language_model.model
+
+    def language_step(
+        self, embeddings: Tensor, positions: Tensor, attention: RaggedAttention, wanted: Tensor | None = None
+    ) -> Tensor:
+        if self.decoder:
+            return self.decoder(embeddings, positions, attention, wanted=wanted)
+        hidden = self.language_model.model(
+            inputs_embeds=embeddings[None],
+            use_cache=False,
+            attention_mask=unused_mask(embeddings),
+            position_ids=positions[None],
+            ragged=attention,
+        ).last_hidden_state[0]
+        return hidden if wanted is None else hidden[wanted]
 
     def language_head(self, hidden: Tensor) -> Tensor:
         return self.language_model.lm_head(hidden)

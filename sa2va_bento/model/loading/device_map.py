@@ -5,7 +5,7 @@ order, go on with it and then with the others. A layer's share of the KV cache l
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,14 +14,7 @@ from torch import nn
 
 from sa2va_bento.errors import CheckpointError
 from sa2va_bento.model.config import CheckpointConfig
-from sa2va_bento.model.loading.memory import (
-    GIB,
-    MemoryEstimate,
-    free_memory,
-    refuse_if_too_large,
-    unfilled,
-    weight_bytes,
-)
+from sa2va_bento.model.loading.memory import GIB, MemoryEstimate, unfilled, weight_bytes
 from sa2va_bento.model.loading.quantization import Quantization
 
 DECODER_LAYER = re.compile(r"(.*\.)?language_model\.(.*\.)?layers\.\d+")
@@ -84,19 +77,21 @@ def map_devices(model: nn.Module, share: Share, free: Mapping[torch.device, int]
 
 
 def place(
-    config: CheckpointConfig, needed: MemoryEstimate, devices: Sequence[torch.device], element: int, kind: Quantization
-) -> DeviceMap | None:
-    """Where the parts go; None where all go to the one device there is.
+    config: CheckpointConfig,
+    needed: MemoryEstimate,
+    budgets: Mapping[torch.device, int],
+    element: int,
+    kind: Quantization,
+) -> DeviceMap:
+    """Where the parts go, on devices of which each may give so many bytes.
 
     Raises:
         CheckpointError: what there is can't hold the model; with the numbers.
     """
-    if len(devices) == 1:
-        return refuse_if_too_large(needed, devices[0])
     model = unfilled(config)
     layers = decoder_layers(model)
     share = Share.of(needed, weight_bytes(model, element, kind, f"{layers[0][0]}."), len(layers))
-    return map_devices(model, share, {device: free_memory(device) for device in devices})
+    return map_devices(model, share, budgets)
 
 
 def _cover(model: nn.Module, layers: list[str], prefix: str = "") -> Iterator[str]:

@@ -1,5 +1,6 @@
 """How much memory a checkpoint will need, told from its `config.json` alone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -8,7 +9,6 @@ from accelerate import init_empty_weights
 from torch import nn
 from transformers.initialization import no_init_weights
 
-from sa2va_bento.errors import CheckpointError
 from sa2va_bento.model.base import Sa2VA
 from sa2va_bento.model.config import CheckpointConfig
 from sa2va_bento.model.loading.quantization import BYTES, Quantization, layer_projections
@@ -24,8 +24,51 @@ MARGIN = 1.25
 
 
 @dataclass(frozen=True)
+class Measures:
+    """What the memory of a model's computations depends on.
+
+    `tile` is the numbers in the widest tensor of the vision tower, for each tile; `kv` those that the cache holds for a
+    token, in `layers` layers; `sharing` the query heads to each head of keys; `tiles` and `picture_tokens` the most
+    that a picture has; `positions` the longest context. SAM2's measures are of Hiera-L unless given.
+    """
+
+    tile: int
+    intermediate: int
+    layers: int
+    kv: int
+    sharing: int
+    tiles: int
+    picture_tokens: int
+    positions: int
+    sam2_side: int = 256
+    sam2_embed: int = 144
+    sam2_model: int = 256
+
+
+def measures_of(config: CheckpointConfig, max_tiles: int | None = None) -> Measures:
+    """Those of a checkpoint, whose pictures are cut into `max_tiles` tiles at most."""
+    llm, shape = config.llm, config.sam2_shape
+    tiles, tokens = config.largest_picture(max_tiles)
+    return Measures(
+        tile=config.elements_per_tile,
+        intermediate=llm.intermediate_size,
+        layers=llm.num_hidden_layers,
+        kv=kv_elements(config),
+        sharing=llm.num_attention_heads // llm.num_key_value_heads,
+        tiles=tiles,
+        picture_tokens=tokens,
+        positions=llm.max_position_embeddings,
+        sam2_side=shape.image_size // 4,
+        sam2_embed=shape.embed_dim,
+        sam2_model=shape.d_model,
+    )
+
+
+@dataclass(frozen=True)
 class Workload:
-    """What the engine is set to hold at once."""
+    """What the engine is set to hold at once. `kv_tokens` are the cache's, 0 for as many as slots of whole contexts.
+    `gathered` are the places of the cache that a prompt's attention copies at once, and `masked` the numbers of its
+    mask; a reply's copies as many as the cache has twice over. 0 is none: a CPU reads the cache where it lies."""
 
     slots: int
     context: int
@@ -35,6 +78,13 @@ class Workload:
     feature_cache_bytes: int
     prefix_cache_bytes: int = 0
     max_masks: int = 32
+    kv_tokens: int = 0
+    gathered: int = 0
+    masked: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return self.kv_tokens or self.slots * self.context
 
 
 @dataclass(frozen=True)
@@ -56,15 +106,13 @@ class MemoryEstimate:
         return f"{self.total / GIB:.2f} GiB ({listed})"
 
 
-def estimate(
-    config: CheckpointConfig, element: int, workload: Workload, quantization: Quantization = "none"
-) -> MemoryEstimate:
-    """What a model of this configuration needs, `element` being the bytes of a number. Nothing is loaded."""
+def estimate(measures: Measures, weights: int, element: int, workload: Workload) -> MemoryEstimate:
+    """What a model needs whose weights take so many bytes, and which computes in numbers of `element` bytes."""
     return MemoryEstimate(
-        weights=weight_bytes(unfilled(config), element, quantization),
-        kv_cache=element * kv_elements(config) * workload.slots * workload.context,
+        weights=weights,
+        kv_cache=element * measures.kv * workload.tokens,
         features=workload.feature_cache_bytes + workload.prefix_cache_bytes,
-        activations=int(element * MARGIN * max(activations(config, workload).values())),
+        activations=int(element * MARGIN * max(activations(measures, workload).values())),
     )
 
 
@@ -84,6 +132,12 @@ def weight_bytes(model: nn.Module, element: int, quantization: Quantization, pre
     return element * (total - quantised) + int(BYTES[quantization] * quantised)
 
 
+def loaded_bytes(model: nn.Module) -> int:
+    """What a loaded model's parameters and buffers take."""
+    tensors = {tensor.data_ptr(): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
 def unfilled(config: CheckpointConfig) -> Sa2VA:
     """The model without weights."""
     with init_empty_weights(include_buffers=False), no_init_weights():
@@ -99,21 +153,24 @@ def kv_elements(config: CheckpointConfig) -> int:
     return 2 * llm.num_hidden_layers * llm.num_key_value_heads * width
 
 
-def activations(config: CheckpointConfig, workload: Workload) -> dict[str, float]:
+def activations(measures: Measures, workload: Workload) -> dict[str, float]:
     """Numbers alive at the peak of each stage of the engine, at most; one stage runs at a time.
 
-    `prompt` is that of as many prompts at once as there are slots, all of them near the end of their context: attention
-    gathers the keys and values of their rows, repeated for each query head.
+    `prompt` is at the end of a context: where attention gathers, it copies a layer's keys and values, and its mask for
+    each of the query heads that share keys.
     """
-    llm, shape, side = config.llm, config.sam2_shape, config.sam2_shape.image_size // 4
-    head = getattr(llm, "head_dim", None) or llm.hidden_size // llm.num_attention_heads
-    gathered = 2 * workload.slots * workload.context * head * (llm.num_attention_heads + llm.num_key_value_heads)
+    side, a_layer = measures.sam2_side, measures.kv // measures.layers
     mask = workload.max_prefill * workload.context
+    if workload.gathered:
+        mask = (1 + measures.sharing) * min(mask, max(workload.masked, workload.context))
     return {
-        "tiles": TILES * workload.max_tiles * config.elements_per_tile,
-        "sam2": workload.max_images * side * side * max(HIERA * shape.embed_dim, NECK * shape.d_model),
-        "masks": MASKS * workload.max_masks * side * side * shape.d_model,
-        "prompt": PROMPT * workload.max_prefill * llm.intermediate_size + gathered + mask,
+        "tiles": TILES * workload.max_tiles * measures.tile,
+        "sam2": workload.max_images * side * side * max(HIERA * measures.sam2_embed, NECK * measures.sam2_model),
+        "masks": MASKS * workload.max_masks * side * side * measures.sam2_model,
+        "prompt": PROMPT * workload.max_prefill * measures.intermediate
+        + min(workload.gathered, workload.slots * workload.context) * a_layer
+        + mask,
+        "reply": 2 * workload.tokens * a_layer if workload.gathered else 0,
     }
 
 
@@ -133,12 +190,14 @@ def device_memory(device: torch.device) -> tuple[int, int]:
     return memory.total - memory.available, memory.total
 
 
-def refuse_if_too_large(needed: MemoryEstimate, device: torch.device) -> None:
-    """Raises CheckpointError, with the numbers, when the device can't hold the model."""
+def memory_budget(devices: Sequence[torch.device], share: float) -> int:
+    """Bytes that a model may take of all the devices together: of a GPU's memory 1 - `share` is left, as others may
+    come to want it; of a CPU's a share of what is free, since others have theirs already."""
+    return sum(_budget(device, share) for device in devices)
+
+
+def _budget(device: torch.device, share: float) -> int:
     free = free_memory(device)
-    if needed.total > free:
-        raise CheckpointError(
-            f"the model needs {needed}, {device} has {free / GIB:.2f} GiB free; "
-            "SA2VA_SLOTS, SA2VA_CONTEXT, SA2VA_FEATURE_CACHE_MB, SA2VA_PREFIX_CACHE_MB and SA2VA_QUANTIZATION make it "
-            "smaller"
-        )
+    if device.type == "cpu":
+        return int(share * free)
+    return max(0, free - int((1 - share) * device_memory(device)[1]))

@@ -2,44 +2,117 @@
 
 from dataclasses import dataclass
 
+from sa2va_bento.model.loading.memory import Measures
+
+
+@dataclass(frozen=True)
+class Language:
+    """A language model: layers, heads of queries and of keys and values, a head's width, the width between an MLP's
+    two halves, and the parameters that are quantised, in billions: those of the layers' projections."""
+
+    name: str
+    layers: int
+    heads: int
+    kv_heads: int
+    width: int
+    intermediate: int
+    hidden: int
+    positions: int = 32768
+
+    @property
+    def kv(self) -> int:
+        """Numbers that the cache holds for a token."""
+        return 2 * self.layers * self.kv_heads * self.width
+
+    @property
+    def projections(self) -> int:
+        """Parameters of the layers' projections."""
+        attention = 2 * self.hidden * self.width * (self.heads + self.kv_heads)
+        return self.layers * (attention + 3 * self.hidden * self.intermediate)
+
+
+QWEN2_05B = Language("Qwen2.5-0.5B", 24, 14, 2, 64, 4864, 896)
+QWEN2_15B = Language("Qwen2.5-1.5B", 28, 12, 2, 128, 8960, 1536)
+QWEN2_3B = Language("Qwen2.5-3B", 36, 16, 2, 128, 11008, 2048)
+QWEN2_7B = Language("Qwen2.5-7B", 28, 28, 4, 128, 18944, 3584)
+QWEN2_14B = Language("Qwen2.5-14B", 48, 40, 8, 128, 13824, 5120)
+INTERNLM2_7B = Language("InternLM2.5-7B", 32, 32, 8, 128, 14336, 4096)
+INTERNLM2_20B = Language("InternLM2.5-20B", 48, 48, 8, 128, 16384, 6144)
+QWEN3_17B = Language("Qwen3-1.7B", 28, 16, 8, 128, 6144, 2048)
+QWEN3_4B = Language("Qwen3-4B", 36, 32, 8, 128, 9728, 2560)
+
+
+@dataclass(frozen=True)
+class Vision:
+    """A vision tower: the numbers of its widest tensor for a tile, and the tiles and image tokens of the largest
+    picture."""
+
+    name: str
+    tile: int
+    tiles: int
+    picture_tokens: int
+
+
+INTERNVIT_300M = Vision("InternViT-300M", 32**2 * 4096, 13, 3328)
+INTERNVIT_6B = Vision("InternViT-6B", 32**2 * 12800, 13, 3328)
+QWEN2_VL = Vision("Qwen2.5-VL", 32**2 * 3840, 8, 2048)
+QWEN3_VL = Vision("Qwen3-VL", 28**2 * 4096, 8, 1568)
+
 
 @dataclass(frozen=True)
 class Published:
-    """A checkpoint on the Hub: its parts, its size in billions of parameters, and how many KiB its cache takes for a
-    token in bfloat16."""
+    """A checkpoint on the Hub: its parts, and its size in billions of parameters."""
 
     model: str
-    vision: str
-    language: str
+    vision: Vision
+    language: Language
     billions: float
-    kv_kib: int
 
     @property
     def weights_gib(self) -> float:
         """Its weights in bfloat16."""
-        return self.billions * 1e9 * 2 / 2**30
+        return self.weights(2) / 2**30
 
-    def cache_gib(self, tokens: int) -> float:
-        """Its cache of keys and values for that many tokens, in bfloat16."""
-        return self.kv_kib * tokens / 2**20
+    def weights(self, element: int) -> int:
+        """Bytes of its weights, in numbers of so many."""
+        return int(self.billions * 1e9) * element
+
+    @property
+    def kv_kib(self) -> float:
+        """What its cache takes for a token in bfloat16."""
+        return self.language.kv * 2 / 2**10
+
+    @property
+    def measures(self) -> Measures:
+        """What the memory of its computations depends on."""
+        return Measures(
+            tile=self.vision.tile,
+            intermediate=self.language.intermediate,
+            layers=self.language.layers,
+            kv=self.language.kv,
+            sharing=self.language.heads // self.language.kv_heads,
+            tiles=self.vision.tiles,
+            picture_tokens=self.vision.picture_tokens,
+            positions=self.language.positions,
+        )
 
 
 PUBLISHED = (
-    Published("ByteDance/Sa2VA-1B", "InternViT-300M", "Qwen2.5-0.5B", 1.16, 12),
-    Published("ByteDance/Sa2VA-4B", "InternViT-300M", "Qwen2.5-3B", 3.94, 36),
-    Published("ByteDance/Sa2VA-8B", "InternViT-300M", "InternLM2.5-7B", 8.32, 128),
-    Published("ByteDance/Sa2VA-26B", "InternViT-6B", "InternLM2.5-20B", 25.78, 192),
-    Published("ByteDance/Sa2VA-InternVL3-2B", "InternViT-300M", "Qwen2.5-1.5B", 2.32, 28),
-    Published("ByteDance/Sa2VA-InternVL3-8B", "InternViT-300M", "Qwen2.5-7B", 8.18, 56),
-    Published("ByteDance/Sa2VA-InternVL3-14B", "InternViT-300M", "Qwen2.5-14B", 15.37, 192),
-    Published("ByteDance/Sa2VA-Qwen2_5-VL-3B", "Qwen2.5-VL", "Qwen2.5-3B", 4.29, 36),
-    Published("ByteDance/Sa2VA-Qwen2_5-VL-7B", "Qwen2.5-VL", "Qwen2.5-7B", 8.52, 56),
-    Published("ByteDance/Sa2VA-Qwen3-VL-2B", "Qwen3-VL", "Qwen3-1.7B", 2.4, 112),
-    Published("ByteDance/Sa2VA-Qwen3-VL-4B", "Qwen3-VL", "Qwen3-4B", 4.66, 144),
-    Published("kumuji/Sa2VA-i-1B", "InternViT-300M", "Qwen2.5-0.5B", 1.16, 12),
-    Published("kumuji/Sa2VA-i-4B", "InternViT-300M", "Qwen2.5-3B", 3.94, 36),
-    Published("kumuji/Sa2VA-i-8B", "InternViT-300M", "InternLM2.5-7B", 8.32, 128),
-    Published("kumuji/Sa2VA-i-26B", "InternViT-6B", "InternLM2.5-20B", 25.78, 192),
+    Published("ByteDance/Sa2VA-1B", INTERNVIT_300M, QWEN2_05B, 1.16),
+    Published("ByteDance/Sa2VA-4B", INTERNVIT_300M, QWEN2_3B, 3.94),
+    Published("ByteDance/Sa2VA-8B", INTERNVIT_300M, INTERNLM2_7B, 8.32),
+    Published("ByteDance/Sa2VA-26B", INTERNVIT_6B, INTERNLM2_20B, 25.78),
+    Published("ByteDance/Sa2VA-InternVL3-2B", INTERNVIT_300M, QWEN2_15B, 2.32),
+    Published("ByteDance/Sa2VA-InternVL3-8B", INTERNVIT_300M, QWEN2_7B, 8.18),
+    Published("ByteDance/Sa2VA-InternVL3-14B", INTERNVIT_300M, QWEN2_14B, 15.37),
+    Published("ByteDance/Sa2VA-Qwen2_5-VL-3B", QWEN2_VL, QWEN2_3B, 4.29),
+    Published("ByteDance/Sa2VA-Qwen2_5-VL-7B", QWEN2_VL, QWEN2_7B, 8.52),
+    Published("ByteDance/Sa2VA-Qwen3-VL-2B", QWEN3_VL, QWEN3_17B, 2.4),
+    Published("ByteDance/Sa2VA-Qwen3-VL-4B", QWEN3_VL, QWEN3_4B, 4.66),
+    Published("kumuji/Sa2VA-i-1B", INTERNVIT_300M, QWEN2_05B, 1.16),
+    Published("kumuji/Sa2VA-i-4B", INTERNVIT_300M, QWEN2_3B, 3.94),
+    Published("kumuji/Sa2VA-i-8B", INTERNVIT_300M, INTERNLM2_7B, 8.32),
+    Published("kumuji/Sa2VA-i-26B", INTERNVIT_6B, INTERNLM2_20B, 25.78),
 )
 """Sizes include SAM 2.0 Hiera-L (0.22 billion), which all of them carry. Those of kumuji are Sa2VA-i: the same models
 with SAM2's original mask decoder beside the tuned one."""

@@ -4,6 +4,7 @@ The vision tower and the language model are those of Qwen2.5-VL or Qwen3-VL; whi
 `model_type` says. Older files keep the language model's fields at the top instead of in `text_config`.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal, get_args
@@ -19,6 +20,8 @@ from sa2va_bento.model.weight_rules import WeightRules
 KindName = Literal["qwen2_5_vl", "qwen3_vl"]
 TILE = 448
 """Side of the square, in pixels, by which the cost of a picture is counted in all families."""
+MOST_PIXELS = 2048 * 28**2
+"""Of a picture, as Sa2VA resizes it."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,10 @@ class QwenVLConfig(CheckpointConfig):
     @property
     def elements_per_tile(self) -> int:
         return (TILE // self.patch) ** 2 * max(self.vision.intermediate_size, 3 * self.vision.hidden_size)
+
+    def largest_picture(self, max_tiles: int | None = None) -> tuple[int, int]:
+        most = min(MOST_PIXELS, max_tiles * TILE**2) if max_tiles else MOST_PIXELS
+        return math.ceil(most / TILE**2), most // self.cell**2
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> "QwenVLConfig":

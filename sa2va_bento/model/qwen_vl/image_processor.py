@@ -16,13 +16,13 @@ from torch import Tensor
 
 from sa2va_bento.errors import BadRequestError
 from sa2va_bento.model.pixels import content_key, sam_pixels
-from sa2va_bento.model.qwen_vl.config import TILE, QwenVLConfig
+from sa2va_bento.model.qwen_vl.config import MOST_PIXELS, TILE, QwenVLConfig
 from sa2va_bento.types import Picture, Pixels, TokenGrid
 
 UNIT = 28
 FIRST_PIXELS = (4 * UNIT**2, 16384 * UNIT**2)
 """The fewest and the most pixels after the first resizing (qwen_vl_utils)."""
-SECOND_PIXELS = (512 * UNIT**2, 2048 * UNIT**2)
+SECOND_PIXELS = (512 * UNIT**2, MOST_PIXELS)
 """And after the second (Sa2VA)."""
 MOST_ELONGATED = 200
 

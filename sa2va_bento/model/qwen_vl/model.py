@@ -13,8 +13,10 @@ from torch.nn.functional import pad
 from transformers import AutoModel
 from transformers.cache_utils import Cache
 
+from sa2va_bento.model.attention import RAGGED, RaggedAttention, unused_mask
 from sa2va_bento.model.base import PromptInputs, Sa2VA
 from sa2va_bento.model.qwen_vl.config import QwenVLConfig
+from sa2va_bento.model.qwen_vl.patch_layout import patch_layout
 from sa2va_bento.types import TokenGrid
 
 
@@ -23,14 +25,14 @@ class LanguageModel(nn.Module):
 
     def __init__(self, config: QwenVLConfig) -> None:
         super().__init__()
-        self.model = AutoModel.from_config(config.llm)
+        self.model = AutoModel.from_config(config.llm, attn_implementation=RAGGED)
         self.norm: nn.Module = self.model.norm
         self.model.norm = nn.Identity()
         self.lm_head = nn.Linear(config.llm.hidden_size, config.llm.vocab_size, bias=False)
 
     def forward(self, embeddings: Tensor, **kwargs: object) -> Tensor:
         """Hidden states (B, T, H) of the last layer, not normed."""
-        return self.model(inputs_embeds=embeddings, use_cache=True, **kwargs).last_hidden_state
+        return self.model(inputs_embeds=embeddings, **kwargs).last_hidden_state
 
 
 class QwenVLSa2VA(Sa2VA):
@@ -49,7 +51,8 @@ class QwenVLSa2VA(Sa2VA):
         first H."""
         merge = self.config.vision.spatial_merge_size
         shapes = [(1, rows * merge, columns * merge) for images in grids for rows, columns in images]
-        output = self.visual(pixels, grid_thw=torch.tensor(shapes, device=pixels.device))
+        shape = torch.tensor(shapes)
+        output = self.visual(pixels, grid_thw=shape, **patch_layout(self.visual, shape, pixels.device))
         tokens = torch.cat([output.pooler_output, *getattr(output, "deepstack_features", ())], dim=-1)
         return list(tokens[None].split([_token_count(images) for images in grids], dim=1))
 
@@ -59,14 +62,15 @@ class QwenVLSa2VA(Sa2VA):
     def read_prompt(
         self, input_ids: Tensor, image_tokens: Tensor | None, grids: Sequence[TokenGrid], image_token_id: int
     ) -> PromptInputs:
-        embeddings = self.embed_tokens(input_ids)
+        ids = input_ids.to(self.language_model.lm_head.weight.device, non_blocking=True)
+        embeddings = self.embed_tokens(ids)
         embeddings = pad(embeddings, (0, self.config.deep_layers * embeddings.shape[-1]))
         if image_tokens is not None:
-            places = (input_ids == image_token_id).unsqueeze(-1).expand_as(embeddings)
+            places = (ids == image_token_id).unsqueeze(-1).expand_as(embeddings)
             embeddings = embeddings.masked_scatter(places, image_tokens.to(embeddings.dtype))
         positions = rope_positions(input_ids.tolist(), grids, image_token_id)
         shift = int(positions.max()) + 1 - len(positions)
-        return PromptInputs(embeddings, positions.to(embeddings.device), shift)
+        return PromptInputs(embeddings, positions.to(embeddings.device, non_blocking=True), shift)
 
     def language_body(
         self,
@@ -79,13 +83,42 @@ class QwenVLSa2VA(Sa2VA):
         tokens, *deep = embeddings.split(self.config.llm.hidden_size, dim=-1)
         if position_ids is not None and position_ids.ndim == 3:
             position_ids = position_ids.permute(2, 0, 1)
-        added = {}
-        if deep:  # zeros where there is no image
-            everywhere = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-            added = {"visual_pos_masks": everywhere, "deepstack_visual_embeds": [part.flatten(0, 1) for part in deep]}
         return self.language_model(
-            tokens, past_key_values=cache, attention_mask=attention_mask, position_ids=position_ids, **added
+            tokens,
+            past_key_values=cache,
+            use_cache=True,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            **self._deep(tokens, deep),
         )
+
+    @property
+    def text_model(self) -> nn.Module:
+        return self.language_model.model
+
+    def language_step(
+        self, embeddings: Tensor, positions: Tensor, attention: RaggedAttention, wanted: Tensor | None = None
+    ) -> Tensor:
+        if self.decoder:
+            hidden, *added = embeddings.split(self.config.llm.hidden_size, dim=-1)
+            return self.decoder(hidden, positions, attention, added, wanted)
+        tokens, *deep = embeddings[None].split(self.config.llm.hidden_size, dim=-1)
+        hidden = self.language_model(
+            tokens,
+            use_cache=False,
+            attention_mask=unused_mask(embeddings),
+            position_ids=positions[None] if positions.ndim == 1 else positions.T[:, None],
+            ragged=attention,
+            **self._deep(tokens, deep),
+        )[0]
+        return hidden if wanted is None else hidden[wanted]
+
+    def _deep(self, tokens: Tensor, deep: list[Tensor]) -> dict[str, object]:
+        """DeepStack: what is added to the first layers' results; zeros where there is no image."""
+        if not deep:
+            return {}
+        everywhere = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        return {"visual_pos_masks": everywhere, "deepstack_visual_embeds": [part.flatten(0, 1) for part in deep]}
 
     def language_head(self, hidden: Tensor) -> Tensor:
         return self.language_model.lm_head(self.language_model.norm(hidden))

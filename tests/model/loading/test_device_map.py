@@ -13,7 +13,7 @@ from sa2va_bento.engine.sequence import Sequence
 from sa2va_bento.errors import CheckpointError
 from sa2va_bento.model.loading.checkpoint import Placement, load_model
 from sa2va_bento.model.loading.device_map import Share, decoder_layers, device_of, layer_devices, map_devices
-from sa2va_bento.model.loading.memory import GIB, Workload, estimate, unfilled, weight_bytes
+from sa2va_bento.model.loading.memory import GIB, Workload, estimate, measures_of, unfilled, weight_bytes
 from sa2va_bento.model.registry import parse_config
 from sa2va_bento.settings import NANO_PATH
 
@@ -39,7 +39,8 @@ LARGE = {
 @pytest.fixture(scope="module")
 def large() -> tuple[nn.Module, Share]:
     config = parse_config(LARGE)
-    model, needed = unfilled(config), estimate(config, 2, Workload(8, 8192, 1024, 13, 2, 2**29))
+    model = unfilled(config)
+    needed = estimate(measures_of(config), weight_bytes(model, 2, "none"), 2, Workload(8, 8192, 1024, 13, 2, 2**29))
     return model, Share.of(needed, weight_bytes(model, 2, "none", "language_model.model.layers.0."), 48)
 
 

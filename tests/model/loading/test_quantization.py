@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sa2va_bento.errors import CheckpointError
 from sa2va_bento.model.loading.checkpoint import Placement, load_model
-from sa2va_bento.model.loading.memory import Workload, estimate
+from sa2va_bento.model.loading.memory import unfilled, weight_bytes
 from sa2va_bento.model.registry import read_config
 from sa2va_bento.predictor import Predictor
 from sa2va_bento.settings import NANO_PATH, Settings
@@ -60,12 +60,11 @@ def projections(model: nn.Module) -> list[Tensor]:
 
 
 def test_the_estimate_follows() -> None:
-    config, workload = read_config(NANO_PATH / "config.json"), Workload(1, 1024, 512, 1, 1, 0)
-    none, int8, int4 = (estimate(config, 4, workload, kind) for kind in ("none", "int8", "int4"))  # type: ignore[arg-type]
+    model = unfilled(read_config(NANO_PATH / "config.json"))
+    none, int8, int4 = (weight_bytes(model, 4, kind) for kind in ("none", "int8", "int4"))  # type: ignore[arg-type]
     layers = sum(p.numel() for p in projections(load_model(NANO_PATH, CPU)))
-    assert none.weights - int8.weights == 3 * layers
-    assert int4.weights < int8.weights
-    assert none.kv_cache == int8.kv_cache == int4.kv_cache
+    assert none - int8 == 3 * layers
+    assert int4 < int8
 
 
 def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
