@@ -1,126 +1,46 @@
-"""Load test with real pictures and drawn scenes, every answer checked.
+"""A load test with Locust: a mix of users, real pictures, every answer checked.
 
-locust -f locustfile.py --headless -u 4 -r 2 -t 20s -H http://127.0.0.1:3303
+    locust -f locustfile.py --headless -u 8 -r 4 -t 60s -H http://localhost:3303 --html build/loadtest.html
+    locust -f locustfile.py ... --rate 0.5              # each user asks every two seconds: a fixed rate
+    locust -f locustfile.py,loadtest/ramp.py --headless -H http://localhost:3303     # more users step by step
+    locust -f locustfile.py ... --processes 4           # from four processors
+    locust -f locustfile.py ... Segmenter Streamer      # these users only
+
+With `--max-fail-ratio` or `--max-p95-ms` it ends with status 1 when more fails, or a kind of request is slower.
 """
 
-import base64
-import io
-import random
-from dataclasses import dataclass
+from argparse import ArgumentParser
 
-from locust import FastHttpUser, between, task
-from locust.contrib.fasthttp import ResponseContextManager
-from PIL import Image, ImageDraw
-from pycocotools import mask as coco
-from skimage import data
+from locust import events
+from locust.env import Environment
 
-COLORS = ("red", "green", "blue", "yellow", "purple", "orange")
-SHAPES = ("circle", "square", "triangle")
-SEED = 7
+from loadtest.users import Filmer, Pointer, Questioner, Segmenter, Streamer, Talker
+
+__all__ = ["Filmer", "Pointer", "Questioner", "Segmenter", "Streamer", "Talker"]
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A picture as it is sent, and what can be asked about it."""
-
-    base64: str
-    size: tuple[int, int]
-    objects: tuple[str, ...]
-
-
-def encoded(image: Image.Image, objects: tuple[str, ...]) -> Picture:
-    buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, "JPEG", quality=90)
-    return Picture(base64.b64encode(buffer.getvalue()).decode("ascii"), image.size, objects)
+@events.init_command_line_parser.add_listener
+def _add_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--api-key", default="", is_secret=True, help="one of SA2VA_API_KEYS")
+    parser.add_argument("--pictures", type=int, default=5, help="drawn pictures of each user, beside its photographs")
+    parser.add_argument("--seed", type=int, default=7, help="what pictures and questions are drawn from")
+    parser.add_argument("--rate", type=float, default=0.0, help="requests a second of each user; 0: without a pause")
+    parser.add_argument("--max-fail-ratio", type=float, default=1.0, help="highest share of failures that is good")
+    parser.add_argument("--max-p95-ms", type=float, default=0.0, help="highest 95th percentile that is good; 0: any")
 
 
-def photographs() -> list[Picture]:
-    """Pictures that come with scikit-image."""
-    return [
-        encoded(Image.fromarray(data.astronaut()), ("woman", "flag", "helmet")),
-        encoded(Image.fromarray(data.coffee()), ("cup", "spoon", "table")),
-        encoded(Image.fromarray(data.chelsea()), ("cat", "eye", "nose")),
+@events.quitting.add_listener
+def _judge(environment: Environment, **_: object) -> None:
+    """Sets the exit status."""
+    options, total = environment.parsed_options, environment.stats.total
+    assert options
+    slow = [
+        f"{entry.name}: p95 {entry.get_response_time_percentile(0.95):.0f} ms"
+        for entry in environment.stats.entries.values()
+        if entry.method in ("POST", "STREAM") and entry.get_response_time_percentile(0.95) > options.max_p95_ms > 0
     ]
-
-
-def scene(numbers: random.Random) -> Picture:
-    """Three shapes of different colours side by side, on a light background."""
-    width, height = numbers.randint(300, 800), numbers.randint(200, 600)
-    image = Image.new("RGB", (width, height), (numbers.randint(200, 255),) * 3)
-    colors = numbers.sample(COLORS, 3)
-    shapes = [numbers.choice(SHAPES) for _ in colors]
-    for place, (color, shape) in enumerate(zip(colors, shapes, strict=True)):
-        radius = numbers.uniform(0.25, 0.45) * min(width / 3, height)
-        draw_shape(ImageDraw.Draw(image), shape, color, (width * (place + 0.5) / 3, height / 2), radius)
-    return encoded(image, tuple(f"{color} {shape}" for color, shape in zip(colors, shapes, strict=True)))
-
-
-def draw_shape(draw: ImageDraw.ImageDraw, shape: str, color: str, center: tuple[float, float], radius: float) -> None:
-    x, y = center
-    box = (x - radius, y - radius, x + radius, y + radius)
-    match shape:
-        case "circle":
-            draw.ellipse(box, fill=color)
-        case "square":
-            draw.rectangle(box, fill=color)
-        case _:
-            draw.polygon([(x, box[1]), (box[2], box[3]), (box[0], box[3])], fill=color)
-
-
-def pictures() -> list[Picture]:
-    """The same pictures in every run."""
-    numbers = random.Random(SEED)
-    return photographs() + [scene(numbers) for _ in range(5)]
-
-
-PICTURES = pictures()
-
-
-class Client(FastHttpUser):
-    """Asks and points, and looks at what comes back."""
-
-    wait_time = between(0, 0.2)
-    network_timeout = 120.0
-    connection_timeout = 120.0
-
-    @task(3)
-    def segment(self) -> None:
-        """Asks for the mask of one thing."""
-        picture = random.choice(PICTURES)
-        self.ask(picture, f"Please segment the {random.choice(picture.objects)}.", "segment")
-
-    @task(2)
-    def question(self) -> None:
-        """Asks about the whole picture."""
-        prompts = ("What color is the square?", "How many circles are there?", "What is in the picture?")
-        self.ask(random.choice(PICTURES), random.choice(prompts), "question")
-
-    @task(1)
-    def health(self) -> None:
-        """Looks in as a probe would."""
-        with self.client.get("/health", catch_response=True) as response:
-            if response.status_code != 200 or response.json()["status"] != "running":
-                response.failure(f"health: {response.status_code}")
-
-    def ask(self, picture: Picture, prompt: str, name: str) -> None:
-        body = {"base64Image": picture.base64, "prompt": prompt, "max_new_tokens": 64}
-        with self.client.post("/process", json=body, name=f"/process {name}", catch_response=True) as response:
-            problem = problem_of(response, picture)
-            if problem:
-                response.failure(problem)
-
-
-def problem_of(response: ResponseContextManager, picture: Picture) -> str | None:
-    """What is wrong with an answer, or None."""
-    if response.status_code != 200:
-        return f"status {response.status_code}: {response.text[:200] if response.text else ''}"
-    answer = response.json()
-    if not isinstance(answer.get("result"), str):
-        return "no result"
-    if (answer["image"]["width"], answer["image"]["height"]) != picture.size:
-        return f"size {answer['image']}, sent {picture.size}"
-    for segment in answer["segments"]:
-        decoded = coco.decode(segment["mask"])
-        if decoded.shape != picture.size[::-1] or int(decoded.sum()) != segment["area"]:
-            return f"mask of {decoded.shape} and area {int(decoded.sum())} for {picture.size}, {segment['area']}"
-    return None
+    if total.fail_ratio > options.max_fail_ratio:
+        slow.append(f"{100 * total.fail_ratio:.2f} % of the requests failed")
+    for problem in slow:
+        print(f"too much: {problem}")  # noqa: T201
+    environment.process_exit_code = 1 if slow or not total.num_requests else 0

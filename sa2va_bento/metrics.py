@@ -58,6 +58,10 @@ http_seconds = Histogram("sa2va_http_request_seconds", "Time to answer an HTTP r
 
 for _stage in Stage:  # series exist before the first request: rates and alerts need their zeros
     stage_seconds.labels(_stage)
+requests_rejected.labels("overloaded")
+requests_cancelled.labels("client_gone")
+for _reason in ("internal", "deadline", "device_lost"):
+    requests_failed.labels(_reason)
 
 
 class CacheCounters:

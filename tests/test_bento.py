@@ -74,11 +74,19 @@ def test_what_builds_the_package_is_locked_too() -> None:
     assert project()["build-system"]["requires"] == [f"setuptools=={pins(lock('serve'))['setuptools']}"]
 
 
-def test_the_bento_is_given_the_lock_and_torch() -> None:
+def test_torch_for_gpus_is_locked_apart_with_what_it_brings() -> None:
+    gpu = pins(lock("cuda"))
+    (torch,) = (line for line in project()["project"]["dependencies"] if line.startswith("torch=="))
+    assert f"torch=={gpu['torch']}" == torch
+    assert not gpu.keys() & pins(lock("serve")).keys()
+    assert {name.partition("-")[0] for name in gpu} == {"torch", "triton", "nvidia", "cuda"}
+    assert len(re.findall(r"^[\w.-]+==.* \\\n    --hash=sha256:", lock("cuda"), re.MULTILINE)) == len(gpu)
+
+
+def test_the_bento_is_given_the_locks() -> None:
     options = yaml.safe_load((ROOT / "bentofile.yaml").read_text())["python"]
     assert options == {"requirements_txt": "requirements/bento.txt", "lock_packages": False}
-    (torch,) = (line for line in project()["project"]["dependencies"] if line.startswith("torch=="))
-    assert lines(lock("bento")) == [torch, *lines(lock("serve"))]
+    assert lines(lock("bento")) == [*lines(lock("serve")), *lines(lock("cuda"))]
 
 
 @pytest.fixture(scope="module")
