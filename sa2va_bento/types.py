@@ -235,6 +235,20 @@ class Segment:
     text_span: tuple[int, int] | None = None
     probability: NDArray[np.uint8] | None = None
 
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """[x, y, w, h] of the smallest box around the mask, in pixels; all zero where it is empty."""
+        rows, columns = np.flatnonzero(self.mask.any(axis=1)), np.flatnonzero(self.mask.any(axis=0))
+        if not rows.size:
+            return 0, 0, 0, 0
+        x, y = int(columns[0]), int(rows[0])
+        return x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1
+
+    @property
+    def area(self) -> int:
+        """Pixels inside the mask."""
+        return int(self.mask.sum())
+
 
 @dataclass(frozen=True)
 class Usage:

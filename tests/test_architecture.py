@@ -16,7 +16,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "clips.py": ("types",),
     "settings.py": ("errors",),
     "metrics.py": ("types",),
-    "__init__.py": ("predictor", "settings", "types", "errors"),
+    "__init__.py": ("local", "settings", "types", "errors"),
     "__main__.py": ("cli",),
     "predictor/": (*GROUND, "predictor", "processing", "engine", "model"),
     "processing/": (*GROUND, "processing", "engine.sequence", "engine.limits", "model"),
@@ -25,6 +25,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "media/": (*GROUND, "media"),
     "cli/": (*GROUND, "cli", "predictor", "processing", "engine", "model", "media"),
     "jobs/": (*GROUND, "jobs", "media", "predictor"),
+    "labels/": (*GROUND, "labels", "media"),
+    "local/": (*GROUND, "local", "labels", "media", "predictor"),
     "web/": (*GROUND, "web", "media", "predictor", "jobs"),
 }
 """A file or a folder of the package, and what of the package it may import."""
