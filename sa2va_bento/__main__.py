@@ -1,8 +1,6 @@
 """`python -m sa2va_bento`."""
 
-import sys
-
-from sa2va_bento.cli.main import main
+from sa2va_bento.cli.main import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -98,6 +98,7 @@ class Settings(BaseModel):
     heartbeat_s: Seconds = Field(default=5.0, description="Silence in seconds after which a stream shows it lives")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] = Field(default="text", description="A line of text or an object for each event")
+    ui: Literal["on", "off"] = Field(default="on", description="Whether the playground is served at `/ui`")
     cors_origins: str = Field(default="*", description="Origins whose pages may call the service, separated by commas")
 
     api_keys: SecretStr | None = Field(
@@ -284,6 +285,19 @@ def load_settings() -> Settings:
         return Settings.model_validate({key: text for key, text in given.items() if text or key == "api_keys"})
     except ValidationError as error:
         raise StartupError(_explained(error)) from None
+
+
+def with_variables(given: Mapping[str, str]) -> dict[str, str]:
+    """The environment with some variables set anew, for a process to come.
+
+    Raises:
+        StartupError: one of them makes no sense.
+    """
+    try:
+        Settings.model_validate({VARIABLES[name]: text for name, text in given.items() if text})
+    except ValidationError as error:
+        raise StartupError(_explained(error)) from None
+    return {**os.environ, **given}
 
 
 def _explained(error: ValidationError) -> str:

@@ -23,7 +23,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "engine/": (*GROUND, "engine", "model"),
     "model/": (*GROUND, "model"),
     "media/": (*GROUND, "media"),
-    "cli/": (*GROUND, "cli", "predictor", "processing", "engine", "model", "media"),
+    "cli/": (*GROUND, "cli", "local", "labels", "jobs", "predictor", "processing", "engine", "model", "media"),
     "jobs/": (*GROUND, "jobs", "media", "predictor"),
     "labels/": (*GROUND, "labels", "media"),
     "local/": (*GROUND, "local", "labels", "media", "predictor"),

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
 
 from starlette.datastructures import Headers
@@ -52,10 +52,10 @@ class Access:
         app: ASGIApp,
         keys: Iterable[str],
         per_minute: int | None,
-        open_paths: frozenset[str],
+        is_open: Callable[[Scope], bool],
         proxies: Sequence[Network] = (),
     ) -> None:
-        self.app, self._open_paths, self._proxies = app, open_paths, tuple(proxies)
+        self.app, self._is_open, self._proxies = app, is_open, tuple(proxies)
         self._keys = KeyRing(keys)
         self._rate = TokenBuckets(per_minute) if per_minute else None
         self._wrong_keys = TokenBuckets(MOST_WRONG_KEYS)
@@ -68,10 +68,6 @@ class Access:
         except (UnauthorizedError, RateLimitedError) as error:
             return await error_response(error, scope)(scope, receive, send)
         await self.app(scope, receive, send)
-
-    def _is_open(self, scope: Scope) -> bool:
-        """What `GET` answers to anybody: probes, and what this is."""
-        return scope["method"] in ("GET", "HEAD") and scope["path"] in self._open_paths
 
     def _admit(self, scope: Scope) -> None:
         caller = self._caller(scope)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import compile_path
 from starlette.types import Scope
 
@@ -25,6 +25,7 @@ from sa2va_bento.web.jobs.schemas import JobQuestion, JobResultQuestion, JobStat
 from sa2va_bento.web.openai.routes import answer_chat, answer_model, answer_models
 from sa2va_bento.web.openai.schemas import ChatCompletion, ChatRequest, ModelCard, ModelList
 from sa2va_bento.web.openapi import document_bytes
+from sa2va_bento.web.playground import pages
 from sa2va_bento.web.runtime import Runtime
 from sa2va_bento.web.schemas import HealthErrorResponse, HealthResponse, ProcessRequest, ProcessResponse
 
@@ -63,7 +64,7 @@ class Endpoint:
     tag: Literal["answers", "video", "openai", "service"] = "service"
     takes: type[BaseModel] | None = None
     takes_form: bool = False
-    answer: type[BaseModel] | Literal["object", "text", "nothing", "removed"] = "nothing"
+    answer: type[BaseModel] | Literal["object", "text", "page", "file", "nothing", "removed"] = "nothing"
     events: tuple[str, ...] = ()
     events_are: str = ""
     accepted: type[BaseModel] | None = None
@@ -79,9 +80,12 @@ class Endpoint:
         return self.path.replace(":path}", "}")
 
 
-async def welcome(_: Request, runtime: Runtime) -> Response:
-    """`GET /`, as the original's clients know it."""
-    return JSONResponse({"message": "Welcome to the Sa2VA API Server", "endpoints": listed()})
+async def welcome(request: Request, runtime: Runtime) -> Response:
+    """`GET /`, as the original's clients know it; browsers are sent to the page."""
+    vary = {"Vary": "Accept"}
+    if pages.is_on(runtime) and pages.wants_page(request):
+        return RedirectResponse("ui", 307, vary)  # relative: a proxy may have taken a prefix off
+    return JSONResponse({"message": "Welcome to the Sa2VA API Server", "endpoints": listed()}, headers=vary)
 
 
 async def health(_: Request, runtime: Runtime) -> Response:
@@ -112,6 +116,17 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         is_open=True,
         answer=HealthResponse,
         not_ready=HealthErrorResponse,
+    ),
+    Endpoint("GET", "/ui", "ui", "The playground", pages.answer_page, is_open=True, answer="page", errors=(404,)),
+    Endpoint(
+        "GET",
+        "/ui/{name:path}",
+        "ui_file",
+        "A file of the playground",
+        pages.answer_file,
+        is_open=True,
+        answer="file",
+        errors=(404,),
     ),
     Endpoint(
         "POST",
@@ -280,7 +295,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
 )
 
 OPEN_PATHS = frozenset(endpoint.path for endpoint in ENDPOINTS if endpoint.is_open)
-"""What `GET` answers to anybody."""
+"""What `GET` answers to anybody, as the table spells it."""
 UPLOAD_PATH = "/process_video"
 """Whose forms are written to the disk as they come."""
 QUIET = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
@@ -300,3 +315,8 @@ def listed() -> dict[str, str]:
 def route_of(scope: Scope) -> str:
     """The path of the endpoint that a request matches; a bounded set, whatever strangers ask for."""
     return next((path for pattern, path in _PATTERNS if pattern.match(scope["path"])), OTHER)
+
+
+def is_open(scope: Scope) -> bool:
+    """Whether a request is answered to anybody: probes, what this is, and the page."""
+    return scope["method"] in ("GET", "HEAD") and route_of(scope) in OPEN_PATHS

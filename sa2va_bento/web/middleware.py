@@ -17,7 +17,7 @@ from sa2va_bento.settings import Settings
 from sa2va_bento.types import RequestContext
 from sa2va_bento.web.access import Access
 from sa2va_bento.web.content_encoding import Compression, Decompression
-from sa2va_bento.web.endpoints import OPEN_PATHS, OTHER, QUIET, UPLOAD_PATH, route_of
+from sa2va_bento.web.endpoints import OTHER, QUIET, UPLOAD_PATH, is_open, route_of
 from sa2va_bento.web.errors import contract_error, error_response
 from sa2va_bento.web.memory_budget import MemoryBudget
 from sa2va_bento.web.priority import Priority
@@ -46,7 +46,7 @@ def middlewares(settings: Settings) -> Iterator[tuple[type, dict[str, Any]]]:
         {
             "keys": settings.keys,
             "per_minute": settings.rate_limit,
-            "open_paths": OPEN_PATHS,
+            "is_open": is_open,
             "proxies": settings.proxy_networks,
         },
     )

@@ -267,6 +267,10 @@ def _answer(endpoint: Documented) -> Json:
             return _free_object(endpoint.summary)
         case "text":
             return _text(endpoint.summary)
+        case "page":
+            return _text(endpoint.summary, "text/html")
+        case "file":
+            return _text(endpoint.summary, "*/*")
         case "nothing" if endpoint.events:
             return _events(endpoint.events_are, *endpoint.events)
         case "nothing":
@@ -310,8 +314,8 @@ def _free_object(description: str) -> Json:
     }
 
 
-def _text(description: str) -> Json:
-    content = {"text/plain": {"schema": {"type": "string"}}}
+def _text(description: str, media_type: str = "text/plain") -> Json:
+    content = {media_type: {"schema": {"type": "string"}}}
     return {"description": description, "headers": _headers(), "content": content}
 
 

@@ -2,9 +2,7 @@
 A tensor on the wrong device fails, and so does whatever would make the host wait, but for the places where it has to.
 """
 
-import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,6 +36,7 @@ def internvl(llm: str, vision: str = "300m", **options: object) -> dict[str, Any
 
 FAMILIES: dict[str, Callable[[], dict[str, Any]]] = {
     "internvl-qwen2": lambda: internvl("qwen2"),
+    "sa2va-i": lambda: internvl("qwen2"),
     "internvl-qwen3": lambda: internvl("qwen3"),
     "internvl-internlm2-6b": lambda: internvl("internlm2", "6b"),
     "internvl-phi3": lambda: internvl("phi3"),
@@ -67,7 +66,9 @@ class NoWaiting(TorchDispatchMode):
 
 @pytest.fixture(params=FAMILIES)
 def config(request: pytest.FixtureRequest) -> CheckpointConfig:
-    return parse_config(FAMILIES[request.param]())
+    parsed = parse_config(FAMILIES[request.param]())
+    parsed.sam2.has_tuned_decoder = request.param == "sa2va-i"  # what loading finds in the weights
+    return parsed
 
 
 @pytest.fixture

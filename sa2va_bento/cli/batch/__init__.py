@@ -1,0 +1,1 @@
+"""`batch`: a whole data set."""
