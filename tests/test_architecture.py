@@ -38,6 +38,7 @@ FOREIGN: dict[str, tuple[str, ...]] = {
     "web/": TORCH,
     "media/": (*HTTP, *TORCH),
     "jobs/": TORCH,
+    "cli/": tuple(name for name in HTTP if name != "httpx"),  # with which it asks a running service
     "types.py": (*HTTP, *TORCH),
     "clips.py": (*HTTP, *TORCH),
     "metrics.py": (*HTTP, *TORCH),

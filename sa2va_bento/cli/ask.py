@@ -113,7 +113,7 @@ def _print(answer: Answer, as_json: bool) -> None:
         x, y, width, height = segment.box
         share = 100 * segment.area / segment.mask.size
         click.secho(
-            f"  {number}  {phrase}box {x},{y} {width}x{height}, {share:.1f} % of the picture, score {segment.score:.2f}",
+            f"  {number}  {phrase}box {x},{y} {width}x{height}, {share:.1f} % of it, score {segment.score:.2f}",
             fg="cyan",
         )
     for warning in answer.warnings:

@@ -23,7 +23,7 @@ def serve(port: int, host: str, settings: Mapping[str, str | None]) -> None:
         )
     variables = {variable: settings.get(name) for variable, name in VARIABLES.items()}
     given = {variable: value for variable, value in variables.items() if value is not None}
-    environment = with_variables(given)
+    everything = with_variables(given)
     command = [sys.executable, "-m", "bentoml", "serve", "service:Sa2VA", "--port", str(port), "--host", host]
     os.chdir(SERVICE.parent)
-    os.execve(sys.executable, command, environment)
+    os.execve(sys.executable, command, everything)

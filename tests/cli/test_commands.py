@@ -153,7 +153,7 @@ def test_a_download_that_is_stopped_says_how_to_go_on(
 
     monkeypatch.setattr("sa2va_bento.cli.download.resolve", stop)
     assert main(["download", "owner/name"]) == 130
-    assert capsys.readouterr().err == "sa2va: stopped; the same command goes on from here\n"
+    assert capsys.readouterr().err.strip() == "sa2va: stopped; the same command goes on from here"
 
 
 def test_models_lists_the_zoo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,8 +30,8 @@ class Row:
 
 
 def rows_of(source: str, prompts: Sequence[str]) -> Iterator[Row]:
-    """The rows of a folder (searched through), a pattern, or a JSONL, CSV, Parquet or COCO file, in an order that is the
-    same each time. A row without a prompt of its own is asked each of `prompts`.
+    """The rows of a folder (searched through), a pattern, or a JSONL, CSV, Parquet or COCO file, in an order that is
+    the same each time. A row without a prompt of its own is asked each of `prompts`.
 
     Raises:
         BadRequestError: there is nothing, a row names no picture, or there is no prompt for it.

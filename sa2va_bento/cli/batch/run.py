@@ -3,6 +3,7 @@
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -39,21 +40,13 @@ def batch(
         Sa2VAError: nothing can be answered: the source, the folder or the model is wrong.
     """
     total = sum(1 for _ in rows_of(source, prompts))
-    results = Results(out)
-    rows = _left(rows_of(source, prompts), results)
-    options: dict[str, Any] = {"mask_threshold": threshold, "max_new_tokens": max_new_tokens}
-    if results.done < total:
-        with Predictor.load(model, **({"device": device} if device else {})) as predictor:
-            _answer_all(
-                predictor,
-                rows,
-                results,
-                out,
-                formats,
-                options,
-                tqdm(total=total, initial=results.done, unit="row", disable=quiet or None, file=sys.stderr),
-            )
-    results.close()
+    with closing(Results(out)) as results:
+        rows = _left(rows_of(source, prompts), results)
+        bar = tqdm(total=total, initial=results.done, unit="row", disable=quiet or None, file=sys.stderr)
+        if results.done < total:
+            options: dict[str, Any] = {"mask_threshold": threshold, "max_new_tokens": max_new_tokens}
+            with Predictor.load(model, **({"device": device} if device else {})) as predictor, bar:
+                _answer_all(predictor, rows, results, out, formats, options, bar)
     of_all = [name for name in formats if name in OF_ALL]
     if of_all:
         write_all(
@@ -86,16 +79,15 @@ def _answer_all(
             yield row.path, row.prompt
 
     chosen = [name for name in formats if name in OF_A_PICTURE]
-    with bar:
-        for answer in predictor.predict_many(pairs(), keep_going=True, **options):
-            row = asked.popleft()
-            if isinstance(answer, Sa2VAError):
-                results.add(row, None, answer.message)
-            else:
-                named = Answer(answer.prediction, answer.picture, row.prompt, row.image)
-                write_picture(named, stem_of(row.image), out / "files", chosen)
-                results.add(row, named.to_dict())
-            bar.update()
+    for answer in predictor.predict_many(pairs(), keep_going=True, **options):
+        row = asked.popleft()
+        if isinstance(answer, Sa2VAError):
+            results.add(row, None, answer.message)
+        else:
+            named = Answer(answer.prediction, answer.picture, row.prompt, row.image)
+            write_picture(named, stem_of(row.image), out / "files", chosen)
+            results.add(row, named.to_dict())
+        bar.update()
 
 
 def _labelled(line: dict[str, Any]) -> Labelled:
