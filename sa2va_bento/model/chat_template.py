@@ -23,7 +23,7 @@ Piece = str | Special
 @dataclass(frozen=True)
 class ChatTemplate:
     """A conversation as upstream formats it. `start` stands in front of all turns; a picture is `image_token`, as often
-    as it has image tokens, between `image_start` and `image_end`."""
+    as it has image tokens, between `image_start` and `image_end`, if these are anything."""
 
     name: str
     """In `config.json`, or the family's."""

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from sa2va_bento.errors import CheckpointError
-from sa2va_bento.model import internvl, qwen_vl
+from sa2va_bento.model import internvl, llava, qwen_vl
 from sa2va_bento.model.base import Family, Sa2VA
 from sa2va_bento.model.config import CheckpointConfig
 
-FAMILIES: Mapping[str, Family] = {family.architecture: family for family in (internvl.FAMILY, qwen_vl.FAMILY)}
+FAMILIES: Mapping[str, Family] = {
+    family.architecture: family for family in (internvl.FAMILY, qwen_vl.FAMILY, llava.FAMILY)
+}
 
 
 def family_of(config: CheckpointConfig) -> Family:

@@ -51,13 +51,21 @@ class Fused:
 
 @dataclass(frozen=True)
 class WeightRules:
-    """All rules of a checkpoint; the first that matches holds, those of fused tensors before those that rename."""
+    """All rules of a checkpoint; the first that matches holds, those of fused tensors before those that rename.
+    `unused` are names of tensors that a checkpoint has and nothing computes with."""
 
     renames: tuple[Rename, ...] = ()
     fused: tuple[Fused, ...] = ()
+    unused: tuple[str, ...] = ()
 
     def __or__(self, other: "WeightRules") -> "WeightRules":
-        return WeightRules((*self.renames, *other.renames), (*self.fused, *other.fused))
+        return WeightRules(
+            (*self.renames, *other.renames), (*self.fused, *other.fused), (*self.unused, *other.unused)
+        )
+
+    def is_unused(self, published: str) -> bool:
+        """Whether a published tensor is one that nothing computes with."""
+        return any(rename(published, pattern, pattern) for pattern in self.unused)
 
     def in_tree(self, published: str) -> Mapping[str, Part | None]:
         """The in-tree tensors that a published one makes, whole (None) or a part of it; none if it has no place."""

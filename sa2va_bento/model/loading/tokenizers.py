@@ -17,11 +17,19 @@ def _in_tree(kind: type[PreTrainedTokenizerFast]) -> Callable[[Path], Tokenizer]
     return lambda folder: kind.from_pretrained(folder).backend_tokenizer
 
 
+def _as_stored(folder: Path) -> Tokenizer:
+    """`tokenizer.json` as it is: the in-tree class for Llama's makes normaliser and pre-tokeniser anew, and gives other
+    ids after a special token than those that the weights were trained with."""
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
 TOKENIZERS: Mapping[str, Callable[[Path], Tokenizer]] = {
     "Qwen2Tokenizer": _in_tree(Qwen2Tokenizer),
     "Qwen2TokenizerFast": _in_tree(Qwen2Tokenizer),
     "PreTrainedTokenizerFast": _in_tree(PreTrainedTokenizerFast),
     "InternLM2Tokenizer": load_internlm2,
+    "LlamaTokenizer": _as_stored,
+    "LlamaTokenizerFast": _as_stored,
 }
 """`tokenizer_class` of `tokenizer_config.json` to what loads it."""
 

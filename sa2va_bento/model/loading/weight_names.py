@@ -176,6 +176,8 @@ def plan(published_names: Iterable[str], family: WeightRules, label: Callable[[s
     names, rules, unknown = set(published_names), family | SHARED, []
     sources: dict[str, Source] = {}
     for name in sorted(names - set(POINTS_PUBLISHED)):
+        if rules.is_unused(name):
+            continue
         found = _sources_of(name, rules)
         if not found:
             unknown.append(label(name))
