@@ -19,6 +19,11 @@ from tests.test_docs import PAGES, blocks, named
 ADDRESS = "http://localhost:3303"
 ASKING = [(page, block) for page in PAGES for block in blocks(page, "bash") if "curl" in block and ADDRESS in block]
 PROGRAMS = [(page, block) for page in PAGES for block in blocks(page, "python") if ADDRESS in block]
+ALONE = [
+    (page, block) for page in PAGES for block in blocks(page, "python") if "from sa2va_bento import Predictor" in block
+]
+TYPED = [(page, block) for page in PAGES for block in blocks(page, "bash") if block.startswith(".venv/bin/sa2va ")]
+"""Without a server."""
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +71,13 @@ def test_requests_are_answered(url: str, folder: Path, page: Path, block: str) -
 @pytest.mark.parametrize(("page", "block"), PROGRAMS, ids=[named(page) for page, _ in PROGRAMS])
 def test_programs_run(url: str, folder: Path, page: Path, block: str) -> None:
     assert run([sys.executable, "-"], folder, block.replace(ADDRESS, url))
+
+
+@pytest.mark.parametrize(("page", "block"), ALONE, ids=[named(page) for page, _ in ALONE])
+def test_programs_run_without_a_server(folder: Path, page: Path, block: str) -> None:
+    assert run([sys.executable, "-"], folder, block).startswith("Sure. (70, 80, 160, 160)")
+
+
+@pytest.mark.parametrize(("page", "block"), TYPED, ids=[named(page) for page, _ in TYPED])
+def test_commands_without_a_server(folder: Path, page: Path, block: str) -> None:
+    run(["bash", "-euo", "pipefail"], folder, block.replace(".venv/bin/sa2va ", f"{sys.executable} -m sa2va_bento "))
