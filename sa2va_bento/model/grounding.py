@@ -1,20 +1,24 @@
 """From `[SEG]` embeddings to mask logits on an image, on the sub-modules of the in-tree `Sam2VideoModel`.
 
 Its own `forward` can't be used: it takes no external prompt embedding and hides the masks of objects it scores
-absent, which Sa2VA does not. One encoding serves every `[SEG]` on the image, and the decoder's batch dimension
+absent, which most of Sa2VA's checkpoints do not. SAM3's tracker has the same sub-modules. One encoding serves every `[SEG]` on the image, and the decoder's batch dimension
 carries the `[SEG]`s, whichever request they come from.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
 from transformers import Sam2VideoModel
-from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoMaskDecoder, Sam2VideoVisionEncoderOutput
+from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoMaskDecoder
 
-from sa2va_bento.model.sam2 import has_tuned_decoder, prompt_decoder
+from sa2va_bento.model.sam2 import has_tuned_decoder, hides_absent, prompt_decoder
+
+ABSENT = -1024.0
+"""Logit of a mask that is hidden since its object is scored absent."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +91,33 @@ class BestMasks:
 
 def encode_image(sam: Sam2VideoModel, pixels: Tensor) -> ImageFeatures:
     """Pixels (N, 3, S, S) to features. The costly part of grounding: once an image, whatever is asked about it."""
-    output = cast(Sam2VideoVisionEncoderOutput, sam.vision_encoder(pixels))
-    stride4, stride8, embedding = cast(Sequence[Tensor], output.fpn_hidden_states)  # each (N, d, h, w)
+    stride4, stride8, embedding = _levels(sam, pixels)
     decoders = [prompt_decoder(sam), sam.mask_decoder] if has_tuned_decoder(sam) else [sam.mask_decoder]
     first, *second = [(decoder.conv_s0(stride4), decoder.conv_s1(stride8)) for decoder in decoders]
     return ImageFeatures(*first, embedding, *(maps for details in second for maps in details))
+
+
+def _levels(sam: Sam2VideoModel, pixels: Tensor) -> list[Tensor]:
+    """By the model's own `pyramid`, where it has one (`model/sam3.py`), or by Hiera and SAM2's neck."""
+    if hasattr(sam, "pyramid"):
+        return sam.pyramid(pixels)
+    encoder = sam.vision_encoder
+    return pyramid(encoder.neck, encoder.backbone(pixels).intermediate_hidden_states)
+
+
+def pyramid(neck: nn.Module, maps: Sequence[Tensor]) -> list[Tensor]:
+    """The feature pyramid, (N, d, h, w) at strides 4, 8 and 16, of the backbone's maps (N, h, w, c) at strides 4 to 32:
+    the in-tree neck's arithmetic without the position encodings that it makes of each level, at a seventh of the
+    encoder's time in a small model, and that nobody reads."""
+    found: list[Tensor] = []
+    coarser: Tensor | None = None
+    for place, conv in zip(reversed(range(len(maps))), cast(Iterable[nn.Conv2d], neck.convs), strict=True):
+        level = conv(maps[place].permute(0, 3, 1, 2).to(conv.weight.dtype))
+        if coarser is not None and place in cast(Collection[int], neck.fpn_top_down_levels):
+            level = level + interpolate(coarser.float(), scale_factor=2.0, mode="nearest").to(level.dtype)
+        coarser = level
+        found.insert(0, level)
+    return found[:3]
 
 
 def decode_proposals(sam: Sam2VideoModel, features: ImageFeatures, prompts: Tensor) -> DecodedMasks:
@@ -146,15 +172,17 @@ def _decode(
     return DecodedMasks(logits[:, 0], iou[:, 0], tokens[:, 0], object_score[:, 0])
 
 
-def best_masks(decoded: DecodedMasks) -> BestMasks:
-    """Picks each prompt's proposal. The object score does not gate the mask (upstream's is commented out too)."""
+def best_masks(decoded: DecodedMasks, hides_absent: bool = False) -> BestMasks:
+    """Picks each prompt's proposal. Where absent objects are hidden, the object score gates the mask; in most of
+    upstream's code it does not."""
     rows = torch.arange(decoded.iou.shape[0], device=decoded.iou.device)
     best = decoded.iou.argmax(dim=-1)
-    return BestMasks(
-        decoded.logits[rows, best], decoded.iou[rows, best], decoded.object_score[:, 0], decoded.tokens[rows, best]
-    )
+    logits, score = decoded.logits[rows, best], decoded.object_score[:, 0]
+    if hides_absent:
+        logits = logits.where(score[:, None, None] > 0, ABSENT)
+    return BestMasks(logits, decoded.iou[rows, best], score, decoded.tokens[rows, best])
 
 
 def decode_masks(sam: Sam2VideoModel, features: ImageFeatures, prompts: Tensor) -> BestMasks:
     """`decode_proposals`, then `best_masks`."""
-    return best_masks(decode_proposals(sam, features, prompts))
+    return best_masks(decode_proposals(sam, features, prompts), hides_absent(sam))

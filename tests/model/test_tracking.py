@@ -11,7 +11,7 @@ from transformers import Sam2VideoModel
 
 from sa2va_bento.model import memory_attention
 from sa2va_bento.model.config import Sam2Shape, sam2_config
-from sa2va_bento.model.grounding import ImageFeatures
+from sa2va_bento.model.grounding import ImageFeatures, pyramid
 from sa2va_bento.model.tracking import (
     Memory,
     MemoryBank,
@@ -128,7 +128,9 @@ def test_recalling_is_the_in_tree_modules_attention(
         torch.testing.assert_close(found, expected, atol=2e-5, rtol=2e-5)
         bank.add(frame, follow_frame(sam, frame, rows[frame], bank).memory)
     assert bank.attention
-    assert len(bank.attention._kept) == (7 if most_kept else 0)  # of the last one, which nobody has read yet, nothing is kept
+    assert len(bank.attention._kept) == (
+        7 if most_kept else 0
+    )  # of the last one, which nobody has read yet, nothing is kept
 
 
 def memory(value: float) -> Memory:
@@ -142,7 +144,7 @@ def test_the_bank_looks_back_six_maps_and_fifteen_pointers_and_keeps_no_more() -
     assert [(row, int(kept)) for _, row, kept in bank.maps_for(40)] == [
         (6, 0), (5, 34), (4, 35), (3, 36), (2, 37), (1, 38), (0, 39)
     ]  # fmt: skip
-    assert [int(pointer) for pointer in bank.pointers_for(40)] == [0, *range(39, 24, -1)]
+    assert [int(pointer) for _, pointer in bank.pointers_for(40)] == [0, *range(39, 24, -1)]
     assert len(bank.recent_maps) == 6
     assert len(bank.recent_pointers) == 15
 
@@ -150,7 +152,7 @@ def test_the_bank_looks_back_six_maps_and_fifteen_pointers_and_keeps_no_more() -
 def test_pointers_of_later_conditioning_frames_are_not_read_but_their_maps_are() -> None:
     bank = MemoryBank(maps=7, pointers=16, conditioning={0: memory(0), 5: memory(5)})
     assert [(seen, int(kept)) for seen, _, kept in bank.maps_for(3)] == [(0, 0), (5, 5)]
-    assert [int(pointer) for pointer in bank.pointers_for(3)] == [0]
+    assert [int(pointer) for _, pointer in bank.pointers_for(3)] == [0]
 
 
 @torch.no_grad()
@@ -174,3 +176,12 @@ def test_what_is_used_of_transformers_is_there_and_has_its_shapes(sam: Sam2Video
     assert sam.memory_temporal_positional_encoding.shape == (7, 1, 1, 64)
     for encoding in (sam.memory_encoder.position_encoding, sam.vision_encoder.neck.position_encoding):
         assert encoding(torch.Size((1, 8, 4, 4)), torch.device("cpu"), torch.float32).shape[2:] == (4, 4)
+
+
+@torch.inference_mode()
+def test_the_pyramid_is_the_in_tree_necks(sam: Sam2VideoModel) -> None:
+    pixels = torch.randn(2, 3, sam.config.image_size, sam.config.image_size)
+    expected = sam.vision_encoder(pixels).fpn_hidden_states
+    found = pyramid(sam.vision_encoder.neck, sam.vision_encoder.backbone(pixels).intermediate_hidden_states)
+    for level, other in zip(found, expected, strict=True):
+        assert torch.equal(level, other)

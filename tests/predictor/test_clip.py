@@ -34,13 +34,13 @@ def clip(count: int) -> ListedClip:
 def test_a_clip_is_read_once_and_encoded_once(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[int] = []
     sam = predictor._runner.model.grounding_encoder
-    original = sam.vision_encoder.forward
+    original = sam.vision_encoder.backbone.forward
 
     def counted(pixels: object) -> object:
         encoded.append(len(pixels))  # type: ignore[arg-type]
         return original(pixels)
 
-    monkeypatch.setattr(sam.vision_encoder, "forward", counted)
+    monkeypatch.setattr(sam.vision_encoder.backbone, "forward", counted)
     film, notes = clip(20), Notes()
     predictor.answer_clip(ClipRequest(film, (*RED, ClipQuestion("Segment the red circle."))), notes)
     assert film.read == 20 == sum(encoded)
