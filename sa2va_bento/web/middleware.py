@@ -1,10 +1,11 @@
-"""ASGI layers around every route, outermost first: CORS, encodings, arrival, errors, keys, body."""
+"""ASGI layers around every route, outermost first: timers, CORS, encodings, arrival, errors, keys, body."""
 
 import logging
 import re
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -37,6 +38,7 @@ _CLEAN_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 def middlewares(settings: Settings) -> Iterator[tuple[type, dict[str, Any]]]:
     """Classes and their options, outermost first."""
     cors, arrival = outer_middlewares(settings)
+    yield UploadTimer, {}
     yield cors
     yield Compression, {}
     yield arrival
@@ -71,6 +73,21 @@ def outer_middlewares(settings: Settings) -> Iterator[tuple[type, dict[str, Any]
         },
     )
     yield Arrival, {"timeout_s": settings.timeout_s}
+
+
+class UploadTimer:
+    """Stops BentoML's timer, which runs until a request's first message, where a video is uploaded: that takes as long
+    as it takes, at the pace that connections must keep. The message is none that a server knows; it says so, and that
+    is all."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and without_slash(scope["path"]) == UPLOAD_PATH:
+            with suppress(RuntimeError):
+                await send({"type": "sa2va.upload"})
+        await self.app(scope, receive, send)
 
 
 class Arrival:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,7 +21,7 @@ from sa2va_bento.errors import InferenceError
 from tests import films
 from tests.events import Event, read_events
 from tests.fakes import FakePredictor
-from tests.serving import client_of
+from tests.serving import client_of, server_of
 
 SEGMENT = {"prompt": "Please segment the red circle."}
 COUNT = 6
@@ -387,3 +388,23 @@ def told_by(answer: Any) -> list[Event]:
 
 def read_lines(path: Path) -> list[bytes]:
     return path.read_bytes().splitlines() if path.exists() else []
+
+
+def test_an_upload_may_take_longer_than_a_request(film: bytes) -> None:
+    """BentoML's own timer is 10 s above the deadline of a request; an upload is not its business."""
+    with server_of(FakePredictor(), SA2VA_TIMEOUT_S="0.2") as url:
+        timer_s, pieces, data = 10.2, 24, film + bytes(200_000)  # at the pace that a connection must keep
+        head = b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\nSegment it.\r\n'
+        head += b'--x\r\nContent-Disposition: form-data; name="video"; filename="a"\r\n\r\n'
+        end = b"\r\n--x--\r\n"
+
+        def slowly() -> Iterator[bytes]:
+            yield head
+            for place in range(pieces):
+                yield data[place * len(data) // pieces : (place + 1) * len(data) // pieces]
+                time.sleep(timer_s / (pieces - 2))
+            yield end
+
+        headers = {"content-type": "multipart/form-data; boundary=x"}
+        answer = httpx.post(f"{url}/process_video", content=slowly(), headers=headers, timeout=60)
+        assert answer.status_code == 202, answer.text
