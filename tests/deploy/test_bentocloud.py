@@ -27,6 +27,7 @@ def sent() -> dict[str, Any]:
     bento = SimpleNamespace(tag="sa2va:0.1.0", entry_service="sa2va", envs=[])
     with (
         warnings.catch_warnings(action="ignore", category=UserWarning),  # of BentoML's command about its own options
+        mock.patch("logging.config.dictConfig"),  # with which BentoML's command would silence the package's loggers
         mock.patch.object(cloud, "ensure_bento", return_value=bento),
         mock.patch.object(cloud.DeploymentAPI, "_generate_deployment_info_", return_value=mock.MagicMock()),
     ):

@@ -96,7 +96,7 @@ class _Watched:
 
 
 def test_few_frames_are_alive_however_long_the_clip(predictor: Predictor) -> None:
-    film = _Watched(60)
+    film = _Watched(30)
     predictor.answer_clip(ClipRequest(film, RED), Notes())
     assert film.most <= WINDOW + 5 + 2
     assert film.alive == 0

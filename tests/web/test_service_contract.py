@@ -29,6 +29,8 @@ def test_welcome_is_the_originals(client: TestClient) -> None:
             "/health": "GET - Health check and server status",
             "/process": "POST - Process image with text prompt",
             "/process_stream": "POST - The same, answered as server-sent events",
+            "/process_video": "POST - Process a video with text prompts, as a job",
+            "/jobs/{job_id}": "GET - Where a video job stands; /result, /events, DELETE",
             "/v1/chat/completions": "POST - OpenAI chat completions",
             "/v1/models": "GET - The served model, for OpenAI clients",
         },
