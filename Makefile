@@ -14,7 +14,7 @@ export BENTOML_DO_NOT_TRACK = True
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve dev test test-gpu test-slow test-hostile fuzz test-python coverage lint format types check lock bench \
+.PHONY: help install serve dev test test-browser test-gpu test-slow test-hostile fuzz test-python coverage lint format types check lock bench \
 	evaluate-nano train-nano bento image image-test deploy-test audit sbom \
 	licences loadtest rolling dashboard clean
 
@@ -49,6 +49,14 @@ dev: $(VENV)/.dev ## what working on it needs, into .venv
 
 test: dev ## the tests, but for those below
 	$(BIN)/pytest -m "not gpu and not slow"
+
+tests/browser/node_modules/.package-lock.json: tests/browser/package-lock.json
+	npm ci --silent --no-audit --no-fund --prefix tests/browser
+	@touch $@
+
+test-browser: dev tests/browser/node_modules/.package-lock.json ## the playground in Chromium; needs chromium and npm
+	npm run --silent --prefix tests/browser types
+	VENV_BIN="$(abspath $(BIN))" npm test --silent --prefix tests/browser
 
 test-gpu: dev ## the tests that need a CUDA device
 	$(BIN)/pytest -m gpu

@@ -70,6 +70,10 @@ class ClipRequest:
     questions: tuple[ClipQuestion, ...]
     seen: FramesSeen | tuple[int, ...] = FramesSeen.MODEL
     seen_count: int = 5
+    mode: str | None = None
+    """How a checkpoint samples the clip that has several ways to; None is its usual one."""
+    selected: tuple[int, ...] = ()
+    """The frames that are sampled, in the mode that leaves them to others."""
     mask_threshold: float = 0.5
     soft_masks: bool = False
     max_new_tokens: int | None = None

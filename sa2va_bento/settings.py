@@ -34,6 +34,10 @@ class Settings(BaseModel):
         description="Hub id, local directory in the published layout, or `nano` (as unset) for the embedded model",
     )
     model_revision: str | None = Field(default=None, description="Hub revision (branch, tag or commit) of the model")
+    adapter: str | None = Field(
+        default=None,
+        description="LoRA adapter (Hub id or folder, as peft saves it) that is merged into the model as it is loaded",
+    )
     cache_dir: Path | None = Field(
         default=None, description="Old name of the Hub cache folder; HF_HOME is honoured by huggingface-hub itself"
     )
@@ -97,7 +101,9 @@ class Settings(BaseModel):
     )
     heartbeat_s: Seconds = Field(default=5.0, description="Silence in seconds after which a stream shows it lives")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    log_format: Literal["text", "json"] = Field(default="text", description="A line of text or an object for each event")
+    log_format: Literal["text", "json"] = Field(
+        default="text", description="A line of text or an object for each event"
+    )
     ui: Literal["on", "off"] = Field(default="on", description="Whether the playground is served at `/ui`")
     cors_origins: str = Field(default="*", description="Origins whose pages may call the service, separated by commas")
 
@@ -157,7 +163,7 @@ class Settings(BaseModel):
     def _name_embedded(cls, path: str | None) -> str | None:
         return None if path == EMBEDDED else path
 
-    @field_validator("model_path", "cache_dir", "jobs_dir")
+    @field_validator("model_path", "adapter", "cache_dir", "jobs_dir")
     @classmethod
     def _expand_home(cls, path: str | Path | None) -> str | Path | None:
         """`~`, which nothing expands where a compose file or a unit sets the variable."""

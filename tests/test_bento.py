@@ -113,7 +113,8 @@ def test_a_built_bento_is_of_spec_2_and_holds_the_service_alone(bento: Path) -> 
     assert {path.name for path in source.iterdir()} == {"service.py", "sa2va_bento", "bentofile.yaml"}
     packed = {path.relative_to(source) for path in source.rglob("*") if path.is_file()}
     package = {path.relative_to(ROOT) for path in (ROOT / "sa2va_bento").rglob("*.py")}
-    assert package <= packed
+    page = {path.relative_to(ROOT) for path in (ROOT / "sa2va_bento/web/playground/static").rglob("*.*")}
+    assert package | page <= packed
     assert {Path("sa2va_bento/nano") / name for name in ("config.json", "model.safetensors")} <= packed
     assert sum(path.stat().st_size for path in source.rglob("*")) < 20 * 2**20
 

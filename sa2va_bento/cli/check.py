@@ -17,7 +17,7 @@ from sa2va_bento.model.loading.memory import (
     weight_bytes,
 )
 from sa2va_bento.model.loading.tokenizers import PromptTokenizer
-from sa2va_bento.predictor.loading import LARGE, fit_on_devices, for_processor
+from sa2va_bento.predictor.loading import LARGE, fit_on_devices, for_processor, read_adapter
 from sa2va_bento.processing.processor import Processor
 from sa2va_bento.settings import Settings, load_settings
 
@@ -35,13 +35,18 @@ def report(model: str, revision: str | None, settings: Settings) -> Iterator[str
         StartupError: it can't be served on any machine; one line says why.
     """
     folder, headers = inspect_remote(model, revision or settings.model_revision, settings.cache_dir)
-    found = inspect(folder, headers)
+    adapter = read_adapter(settings)
+    found = inspect(folder, headers, adapter)
     Processor(found.config, PromptTokenizer.from_dir(folder), settings)
     yield f"folder    {folder}{'' if headers is None else ', the weights still on the Hub'}"
     yield from _what(found)
+    if adapter:
+        yield f"adapter   {settings.adapter}: LoRA of rank {adapter.rank}, changes {adapter.tensors} tensors"
     yield from _memory(found.config, settings)
     named = licence(model, folder, settings.cache_dir)
     yield f"licence   {named or 'not named in its README.md: see its page'}"
+    for of_part in found.config.licences:
+        yield f"          and of a part of it, whatever its page says: {of_part}"
 
 
 def _what(found: Inspection) -> Iterator[str]:
@@ -56,13 +61,13 @@ def _what(found: Inspection) -> Iterator[str]:
 
 
 def _geometry(config: CheckpointConfig) -> Iterator[str]:
-    llm, sam2 = config.llm, config.sam2_shape
+    llm = config.llm
     layers, width = config.vision_shape
     heads = f"{llm.num_attention_heads} heads over {llm.num_key_value_heads} of keys and values"
     yield f"geometry  vision: {layers} layers of {width}"
     yield f"          language model: {llm.num_hidden_layers} layers of {llm.hidden_size}, {heads}"
     yield f"          {llm.vocab_size} tokens known, {llm.max_position_embeddings} at most in a prompt and its reply"
-    yield f"          SAM2: {sum(sam2.stages)} blocks from {sam2.embed_dim} on, pictures of {sam2.image_size} pixels"
+    yield f"          {config.sam2_shape.summary}"
 
 
 def _memory(config: CheckpointConfig, settings: Settings) -> Iterator[str]:

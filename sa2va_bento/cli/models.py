@@ -7,7 +7,7 @@ from sa2va_bento.engine.fit import Fit
 from sa2va_bento.model.loading.memory import Measures
 from sa2va_bento.model.loading.published import PUBLISHED, Published
 from sa2va_bento.model.loading.quantization import BYTES, Quantization
-from sa2va_bento.model.registry import FAMILIES
+from sa2va_bento.model.registry import FAMILIES, GROUNDING_ENCODERS
 from sa2va_bento.settings import Settings, load_settings
 
 
@@ -15,11 +15,11 @@ def models() -> None:
     """Prints the table of published checkpoints, and what else is supported."""
     settings = load_settings()
     cards = "".join(f"{f'{card} GB':>9}" for card in CARDS_GB)
-    print(f"{'model':<32}{'vision':<16}{'language model':<17}{'billions':>8}{'weights':>9}{'KiB':>6}{cards}")
+    print(f"{'model':<34}{'vision':<16}{'language model':<17}{'billions':>8}{'weights':>9}{'KiB':>6}{cards}")
     for known in PUBLISHED:
         size = f"{known.billions:>8.2f}{known.weights_gib:>9.1f}{known.kv_kib:>6.0f}"
         gets = "".join(f"{_gets(known, card, settings):>9}" for card in CARDS_GB)
-        print(f"{known.model:<32}{known.vision.name:<16}{known.language.name:<17}{size}{gets}")
+        print(f"{known.model:<34}{known.vision.name:<16}{known.language.name:<17}{size}{gets}")
     print(
         "\nweights in GiB and the cache's KiB a token, in bfloat16. On a card of so many GB: thousands of tokens that"
     )
@@ -28,6 +28,7 @@ def models() -> None:
     print("check MODEL has it in numbers. Any other checkpoint of these layouts is served too:")
     for family in FAMILIES.values():
         print(f"  {family.architecture}: {', '.join(family.language_models)}")
+    print(f"with one of {', '.join(encoder.name for encoder in GROUNDING_ENCODERS)}, and LoRA adapters (SA2VA_ADAPTER)")
 
 
 def _gets(known: Published, card: int, settings: Settings) -> str:
@@ -50,7 +51,7 @@ def _gets(known: Published, card: int, settings: Settings) -> str:
 def _measures(known: Published, max_tiles: int | None) -> Measures:
     """Those of a checkpoint whose pictures are cut into so many tiles at most."""
     measures = known.measures
-    if max_tiles is None or max_tiles >= measures.tiles:
+    if max_tiles is None or max_tiles >= measures.tiles or known.vision.is_fixed:
         return measures
     tiles = max_tiles + (known.vision.tiles == 13 and max_tiles > 1)
     return replace(measures, tiles=tiles, picture_tokens=measures.picture_tokens * tiles // measures.tiles)

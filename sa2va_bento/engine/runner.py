@@ -128,10 +128,11 @@ class Runner:
 
     @torch.inference_mode()
     def take_prompts(self, sequence: Sequence) -> Tensor:
-        """The prompt embeddings (N, d) of the `[SEG]`s of a reply about a clip, of whose objects none is grounded."""
+        """What the objects of a reply about a clip are followed by, (N, d) or (N, P, d); none of them is grounded."""
         hidden = self._state(sequence).seg_hidden
         width = self.model.config.sam2_shape.d_model
-        return self.model.seg_prompts(torch.stack(hidden)) if hidden else torch.zeros(0, width, device=self.device)
+        none = torch.zeros(0, width, device=self.device)
+        return self.model.clip_prompts(self.model.seg_prompts(torch.stack(hidden)) if hidden else none)
 
     def join_prompts(self, prompts: list[Tensor]) -> Tensor:
         """What `take_prompts` gave for several replies, as the prompts of one clip."""

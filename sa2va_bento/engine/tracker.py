@@ -10,11 +10,9 @@ from sa2va_bento.engine.sequence import MaskLogits
 from sa2va_bento.engine.tracking import ClipTracking, FramePixels
 from sa2va_bento.engine.transfer import on_device, to_host, to_numbers
 from sa2va_bento.model.base import Sa2VA
-from sa2va_bento.model.grounding import BestMasks, ImageFeatures, encode_image
-from sa2va_bento.model.tracking import MemoryBank, TrackedFrame, condition_frame, follow_frame
-
-LONG = 10**9
-"""Length of a clip whose end is not known: every pointer that attention can read is kept."""
+from sa2va_bento.model.grounding import BestMasks, ImageFeatures, decode_parts, encode_image
+from sa2va_bento.model.sam2 import cuts_prompted
+from sa2va_bento.model.tracking import MemoryBank, condition_frame, follow_frame, remember
 
 
 class Tracker:
@@ -37,19 +35,29 @@ class Tracker:
         self._banks.pop(clip, None)
 
     def _frame(self, clip: ClipTracking, index: int, features: ImageFeatures, row: int) -> tuple[MaskLogits, ...]:
-        bank = self._banks.setdefault(clip, MemoryBank.of(self._sam, LONG))
+        bank = self._banks.setdefault(clip, MemoryBank.of(self._sam, clip.length))
         objects = on_device([row] * len(clip.prompts), features.embedding.device)
-        tracked = self._track(clip, index, features.rows(objects), bank)
-        return _to_host(tracked.masks)
+        return _to_host(self._track(clip, index, features.rows(objects), bank))
 
-    def _track(self, clip: ClipTracking, index: int, features: ImageFeatures, bank: MemoryBank) -> TrackedFrame:
+    def _track(self, clip: ClipTracking, index: int, features: ImageFeatures, bank: MemoryBank) -> BestMasks:
+        if clip.parts and (parts := clip.parts(index)):
+            return self._decode(clip, index, features, bank, parts)
         if index in clip.conditioning:
             tracked = condition_frame(self._sam, index, features, clip.prompts)
             bank.conditioning[index] = tracked.memory
         else:
             tracked = follow_frame(self._sam, index, features, bank)
             bank.add(index, tracked.memory)
-        return tracked
+        return tracked.masks
+
+    def _decode(
+        self, clip: ClipTracking, index: int, features: ImageFeatures, bank: MemoryBank, parts: tuple[int, ...]
+    ) -> BestMasks:
+        """A frame that has prompts of its own. Nothing is kept of it that no other frame asks for."""
+        masks = decode_parts(self._sam, features, clip.prompts, parts)
+        if clip.leaves_memory:
+            bank.conditioning[index] = remember(self._sam, features, masks, is_cut=cuts_prompted(self._sam))
+        return masks
 
 
 def _to_host(best: BestMasks) -> tuple[MaskLogits, ...]:

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 Leave = Callable[[Sa2VAError | None], None]
 
+LONG = 10**9
+"""Length of a clip whose end is not known: every pointer that attention can read is kept."""
 FRAMES_TOGETHER = 4
 """Most frames of a clip that are encoded in one batch, where nobody else waits."""
 
@@ -44,6 +46,13 @@ class ClipTracking:
     on_frame: Callable[[int, tuple[MaskLogits, ...]], None]
     is_cancelled: Callable[[], bool] = lambda: False
     context: RequestContext = field(default_factory=RequestContext)
+    length: int = LONG
+    """Frames of the clip, where that is known to be few: SAM3 tells time by it."""
+    parts: Callable[[int], tuple[int, ...]] | None = None
+    """In place of `conditioning`: which of each object's prompts (B, P, d) a frame is decoded with; none where it is
+    followed."""
+    leaves_memory: bool = True
+    """Whether any frame is followed from those that have parts."""
 
     ready: deque[FramePixels] = field(default_factory=deque[FramePixels])
     """Read and not yet looked at."""

@@ -49,6 +49,8 @@ class JobRequest:
     mask_format: str = "rle"
     max_new_tokens: int | None = None
     warnings: tuple[str, ...] = ()
+    mode: str | None = None
+    selected: tuple[int, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps({**self.__dict__, "selection": self.selection.to_dict()})
@@ -66,6 +68,7 @@ class JobRequest:
                 "histories": tuple(tuple((r, c) for r, c in turns) for turns in given["histories"]),
                 "frames_seen": seen if isinstance(seen, str) else tuple(seen),
                 "warnings": tuple(given["warnings"]),
+                "selected": tuple(given.get("selected", ())),
             }
         )
 

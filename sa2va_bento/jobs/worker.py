@@ -155,6 +155,8 @@ class JobWorker:
             ),
             seen=FramesSeen(seen) if isinstance(seen, str) else seen,
             seen_count=asked.frames_seen_count,
+            mode=asked.mode,
+            selected=asked.selected,
             mask_threshold=asked.mask_threshold,
             soft_masks=asked.mask_format == "probability",
             max_new_tokens=asked.max_new_tokens,

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
 from sa2va_bento.model.attention import RaggedAttention
+from sa2va_bento.model.clip_sampling import ClipSampling
 from sa2va_bento.model.config import CheckpointConfig
 from sa2va_bento.model.decoder import FlatDecoder, lay_out
-from sa2va_bento.model.sam2 import Sam2, prompt_decoder
+from sa2va_bento.model.sam2 import prompt_decoder
 from sa2va_bento.types import Picture, TokenGrid
 
 
@@ -43,7 +44,7 @@ class Sa2VA(nn.Module, ABC):
     def add_grounding(self) -> None:
         """Makes the parts that all families share; the last step of making a model."""
         width = self.config.llm.hidden_size
-        self.grounding_encoder = Sam2(self.config.sam2)
+        self.grounding_encoder = self.config.grounding.model(self.config.sam2)
         self.text_hidden_fcs = nn.Sequential(
             nn.Linear(width, width), nn.ReLU(), nn.Linear(width, self.config.sam2_shape.d_model)
         )
@@ -102,6 +103,11 @@ class Sa2VA(nn.Module, ABC):
     def tie_head(self) -> None:
         """Makes the head the embedding table where the configuration says so."""
 
+    def clip_prompts(self, prompts: Tensor) -> Tensor:
+        """What objects are followed by through a clip, given the prompts (N, d) of a reply: one an object, the same, or
+        one for each part of the clip, (objects, parts, d)."""
+        return prompts
+
     def seg_prompts(self, hidden: Tensor) -> Tensor:
         """Hidden states (N, H) at `[SEG]` inputs to SAM2 prompt embeddings (N, d_model)."""
         return self.text_hidden_fcs(hidden)
@@ -120,7 +126,7 @@ class Family:
     `architecture` is `architectures[0]` in `config.json`, and `language_models` what it may hold, for people. `config`
     reads a `config.json` (of which everything else follows: chat template, weight names, geometry), `model` builds the
     modules without weights, `image_processor` makes a `Picture` of the configuration, an RGB picture, its regions
-    (H, W) and the most tiles.
+    (H, W) and the most tiles. `clips` is there where clips are sampled in a way of the family's own.
     """
 
     architecture: str
@@ -128,3 +134,4 @@ class Family:
     config: Callable[[Mapping[str, Any]], CheckpointConfig]
     model: Callable[[Any], Sa2VA]
     image_processor: Callable[..., Picture]
+    clips: ClipSampling | None = None

@@ -7,13 +7,15 @@ those of SAM2's own YAML files; without the block the published constants hold.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
 
 from transformers import PreTrainedConfig, Sam2VideoConfig
 
 from sa2va_bento.errors import CheckpointError
 from sa2va_bento.model.chat_template import ChatTemplate
+from sa2va_bento.model.grounding_encoder import GroundingEncoder, GroundingShape
+from sa2va_bento.model.sam2 import Sam2
 from sa2va_bento.model.weight_rules import WeightRules
 
 NOT_MODEL_FIELDS = ("architectures", "auto_map", "attn_implementation", "model_type", "torch_dtype", "dtype")
@@ -36,19 +38,37 @@ class Sam2Shape:
     memory_attention_dim_feedforward: int = 2048
     mask_decoder_mlp_dim: int = 2048
 
+    @property
+    def mask_side(self) -> int:
+        return self.image_size // 4
+
+    @property
+    def peak_width(self) -> int:
+        return self.embed_dim
+
+    @property
+    def summary(self) -> str:
+        return f"SAM2: {sum(self.stages)} blocks from {self.embed_dim} on, pictures of {self.image_size} pixels"
+
 
 @dataclass(frozen=True)
 class CheckpointConfig(ABC):
-    """What the configurations of all families have."""
+    """What the configurations of all families have. `sam2` and `sam2_shape` are those of `grounding`, which is SAM2 in
+    most checkpoints."""
 
     llm: PreTrainedConfig
     sam2: Sam2VideoConfig
-    sam2_shape: Sam2Shape
+    sam2_shape: GroundingShape
     chat_template: ChatTemplate
     raw: Mapping[str, Any] = field(repr=False)
+    grounding: GroundingEncoder = field(default_factory=lambda: SAM2, kw_only=True, repr=False)
 
     takes_regions: ClassVar[bool] = True
     """Whether the family was trained to read visual prompts."""
+    is_one_object: ClassVar[bool] = False
+    """Whether all `[SEG]`s of a reply are about one object, in several parts of a clip."""
+    llm_licence: ClassVar[str | None] = None
+    """Of the language model's weights, where a checkpoint's card may not name it."""
     tiles_per_frame: ClassVar[int | None] = None
     """Most tiles that a frame of a clip is cut into; None cuts it as a picture is."""
 
@@ -61,6 +81,21 @@ class CheckpointConfig(ABC):
     @abstractmethod
     def weight_rules(self) -> WeightRules:
         """Published and in-tree names of the tensors that are the family's own."""
+
+    @property
+    def all_rules(self) -> WeightRules:
+        """Those of the family, and of the grounding encoder where it is not SAM2."""
+        return self.weight_rules | self.grounding.weight_rules
+
+    @property
+    def licences(self) -> tuple[str, ...]:
+        """Those of parts, which hold whatever the card says."""
+        return tuple(licence for licence in (self.llm_licence, self.grounding.licence) if licence)
+
+    def grounded_by(self, encoder: GroundingEncoder) -> Self:
+        """The same with another grounding encoder."""
+        sam, shape = encoder.configure(self.raw.get("sa2va_native") or {})
+        return replace(self, sam2=sam, sam2_shape=shape, grounding=encoder)
 
     @property
     @abstractmethod
@@ -121,6 +156,15 @@ def sam2_config(shape: Sam2Shape) -> Sam2VideoConfig:
         memory_fuser_embed_dim=width,
         memory_fuser_intermediate_dim=4 * width,
     )
+
+
+def _configure(native: Mapping[str, Any]) -> tuple[Sam2VideoConfig, Sam2Shape]:
+    shape = sam2_shape(native)
+    return sam2_config(shape), shape
+
+
+SAM2 = GroundingEncoder("SAM2", "grounding_encoder.sam2_model.image_encoder.", _configure, Sam2)
+"""Its rules hold in all checkpoints (`loading.weight_names`)."""
 
 
 def _hiera_config(shape: Sam2Shape, widths: list[int]) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """From `[SEG]` embeddings to mask logits on an image, on the sub-modules of the in-tree `Sam2VideoModel`.
 
 Its own `forward` can't be used: it takes no external prompt embedding and hides the masks of objects it scores
-absent, which most of Sa2VA's checkpoints do not. SAM3's tracker has the same sub-modules. One encoding serves every `[SEG]` on the image, and the decoder's batch dimension
-carries the `[SEG]`s, whichever request they come from.
+absent, which most of Sa2VA's checkpoints do not. SAM3's tracker has the same sub-modules. One encoding serves every
+`[SEG]` on the image, and the decoder's batch dimension carries the `[SEG]`s, whichever request they come from.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -99,8 +99,9 @@ def encode_image(sam: Sam2VideoModel, pixels: Tensor) -> ImageFeatures:
 
 def _levels(sam: Sam2VideoModel, pixels: Tensor) -> list[Tensor]:
     """By the model's own `pyramid`, where it has one (`model/sam3.py`), or by Hiera and SAM2's neck."""
-    if hasattr(sam, "pyramid"):
-        return sam.pyramid(pixels)
+    own: Callable[[Tensor], list[Tensor]] | None = getattr(sam, "pyramid", None)
+    if own:
+        return own(pixels)
     encoder = sam.vision_encoder
     return pyramid(encoder.neck, encoder.backbone(pixels).intermediate_hidden_states)
 
@@ -181,6 +182,19 @@ def best_masks(decoded: DecodedMasks, hides_absent: bool = False) -> BestMasks:
     if hides_absent:
         logits = logits.where(score[:, None, None] > 0, ABSENT)
     return BestMasks(logits, decoded.iou[rows, best], score, decoded.tokens[rows, best])
+
+
+def decode_parts(sam: Sam2VideoModel, features: ImageFeatures, prompts: Tensor, parts: Sequence[int]) -> BestMasks:
+    """Some of each object's prompts (B, P, d) on the features of its image (B rows): those of `parts`, each as often as
+    it is named, and the mean of their masks. An object counts as visible where it is in all of them."""
+    found = {part: decode_masks(sam, features, prompts[:, part]) for part in sorted(set(parts))}
+    if len(found) == 1:
+        return found[parts[0]]
+    weights = {part: parts.count(part) / len(parts) for part in found}
+    logits = torch.stack([best.logits * weights[part] for part, best in found.items()]).sum(dim=0)
+    iou = torch.stack([best.iou * weights[part] for part, best in found.items()]).sum(dim=0)
+    score = torch.stack([best.object_score for best in found.values()]).amin(dim=0)
+    return BestMasks(logits, iou, score, found[parts[0]].token)
 
 
 def decode_masks(sam: Sam2VideoModel, features: ImageFeatures, prompts: Tensor) -> BestMasks:

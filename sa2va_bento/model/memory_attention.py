@@ -56,20 +56,24 @@ class MemoryAttention:
         """Of a frame that no later one reads."""
         self._kept.pop(frame, None)
 
-    def __call__(self, embedding: Tensor, maps: Sequence[tuple[int, int, Tensor]], pointers: Tensor) -> Tensor:
+    def __call__(
+        self, embedding: Tensor, maps: Sequence[tuple[int, int, Tensor]], pointers: Tensor, pointer_times: Tensor
+    ) -> Tensor:
         """A frame's embedding (B, d, h, w) after attention to memory, the same shape.
 
         Args:
             embedding: The frame's.
             maps: For each map its frame, its row in the table of temporal embeddings, and itself (h * w, B, m).
             pointers: (P, B, m).
+            pointer_times: Their temporal positions (P, 1, m).
         """
         dtype, (_, _, height, width) = embedding.dtype, embedding.shape
         memories = [(row, self._project(frame, kept.to(dtype))) for frame, row, kept in maps]
+        tokens = (pointers.to(dtype).transpose(0, 1), (pointers + pointer_times).to(dtype).transpose(0, 1))
         queries = embedding.flatten(2).transpose(1, 2) + self._tables.frame_positions
         for number, layer in enumerate(self._layers):
             queries = queries + self._attend_to_itself(layer, layer.layer_norm1(queries))
-            keys, values = self._memory(number, layer, memories, pointers.to(dtype))
+            keys, values = self._memory(number, layer, memories, *tokens)
             found = self._attend(layer.cross_attn_image, layer.layer_norm2(queries), keys, values)
             queries = queries + found
             queries = queries + layer.linear2(layer.activation(layer.linear1(layer.layer_norm3(queries))))
@@ -99,15 +103,16 @@ class MemoryAttention:
         layer: Sam2VideoMemoryAttentionLayer,
         memories: Sequence[tuple[int, Projected]],
         pointers: Tensor,
+        timed: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """A layer's keys and values of all maps and pointers; these have no place, and are not rotated."""
+        """A layer's keys and values of all maps and pointers (B, P, m), with and without their times; these have no
+        place, and are not rotated."""
         attention, times = layer.cross_attn_image, self._tables.times[number]
-        by_object = pointers.transpose(0, 1)
         keys = [projected[number][0] + times[row] for row, projected in memories]
         values = [projected[number][1] for _, projected in memories]
         return (
-            torch.cat([*keys, _heads(attention, attention.k_proj(by_object))], dim=2),
-            torch.cat([*values, _heads(attention, attention.v_proj(by_object))], dim=2),
+            torch.cat([*keys, _heads(attention, attention.k_proj(timed))], dim=2),
+            torch.cat([*values, _heads(attention, attention.v_proj(pointers))], dim=2),
         )
 
     def _attend_to_itself(self, layer: Sam2VideoMemoryAttentionLayer, queries: Tensor) -> Tensor:

@@ -9,6 +9,9 @@ the tuned one found. In its checkpoints (`tools/modify_sa2va_weights.py` there w
 from transformers import Sam2VideoConfig, Sam2VideoModel
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoMaskDecoder
 
+HIDES_ABSENT, CUTS_PROMPTED = "hides_absent", "cuts_prompted"
+"""Fields of a configuration beside the in-tree ones: whether there is no mask of an object that is scored absent, and
+whether a prompted mask is cut before it is remembered. Sa2VA's own SAM2 does neither."""
 TUNED_DECODER = "tuned_mask_decoder"
 """Name of the tuned decoder beside the in-tree modules."""
 
@@ -25,6 +28,16 @@ class Sam2(Sam2VideoModel):
 def has_tuned_decoder(sam: Sam2VideoModel) -> bool:
     """Whether this is a Sa2VA-i checkpoint's."""
     return hasattr(sam, TUNED_DECODER)
+
+
+def hides_absent(sam: Sam2VideoModel) -> bool:
+    """Whether an object that is scored absent has no mask."""
+    return bool(getattr(sam.config, HIDES_ABSENT, False))
+
+
+def cuts_prompted(sam: Sam2VideoModel) -> bool:
+    """Whether a prompted mask is remembered as zeros and ones, not as probabilities."""
+    return bool(getattr(sam.config, CUTS_PROMPTED, False))
 
 
 def prompt_decoder(sam: Sam2VideoModel) -> Sam2VideoMaskDecoder:

@@ -9,33 +9,38 @@ Sa2VA-i's checkpoints (`model/sam2.py`) have two mask decoders, and other rules:
 over the whole clip; their masks, by the tuned decoder, are cut and remembered as if they had been drawn; the original
 decoder follows them, and where it scores an object absent there is no mask.
 
+SAM3's tracker (`model/sam3.py`) looks back to the nearest conditioning frames alone, and its pointers know how long ago
+they were made; its configuration says so.
+
 The batch dimension carries objects: B rows, of one clip or of several of one length. Nothing here disables gradients
 or picks a device, so that training runs the same functions.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from transformers import Sam2VideoModel
+from transformers.models.sam3_tracker_video.modeling_sam3_tracker_video import get_1d_sine_pe
 
 from sa2va_bento.model.grounding import (
+    ABSENT,
     BestMasks,
     ImageFeatures,
     best_masks,
     decode_mask,
-    decode_proposals,
+    decode_masks,
     decode_unprompted,
 )
 from sa2va_bento.model.memory_attention import MemoryAttention
-from sa2va_bento.model.sam2 import has_tuned_decoder
+from sa2va_bento.model.memory_bank import Memory, MemoryBank
+from sa2va_bento.model.sam2 import cuts_prompted, has_tuned_decoder, hides_absent
 
 FRAMES_SEEN = 5
 """Most frames of a clip that upstream shows to the language model."""
-ABSENT = -1024.0
-"""Logit of a mask that SAM2 hides since it scores the object absent."""
 DRAWN_SCALE, DRAWN_BIAS = 20.0, -10.0
 """A drawn mask's zeros and ones as logits, in SAM2."""
 
@@ -46,55 +51,6 @@ def frames_seen(sam: Sam2VideoModel, frames: int) -> list[int]:
     if not has_tuned_decoder(sam):
         return list(range(min(FRAMES_SEEN, frames)))
     return sorted({place * (frames - 1) // (FRAMES_SEEN - 1) for place in range(FRAMES_SEEN)})
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What a frame leaves to later ones: its map (h * w, B, m) in bfloat16, as upstream keeps it, and the pointer
-    (B, d) to each object, which is the mask's own token or, where the object is absent, a learnt one."""
-
-    map: Tensor
-    pointer: Tensor
-
-
-@dataclass
-class MemoryBank:
-    """The memories that a frame may look back to. Its size is bounded: of unprompted frames, the maps of the last
-    `maps - 1` and the pointers of the last `pointers - 1`."""
-
-    maps: int
-    pointers: int
-    conditioning: dict[int, Memory] = field(default_factory=dict)
-    recent_maps: dict[int, Tensor] = field(default_factory=dict)
-    recent_pointers: dict[int, Tensor] = field(default_factory=dict)
-    attention: MemoryAttention | None = None
-    """Of this clip, with what it has made of the maps."""
-
-    @classmethod
-    def of(cls, sam: Sam2VideoModel, frames: int) -> "MemoryBank":
-        """For a clip of so many frames."""
-        return cls(sam.config.num_maskmem, min(frames, sam.config.max_object_pointers_in_encoder))
-
-    def add(self, frame: int, memory: Memory) -> None:
-        """Keeps an unprompted frame's memory and forgets what no later frame reads."""
-        self.recent_maps[frame], self.recent_pointers[frame] = memory.map, memory.pointer
-        self.recent_maps.pop(frame - self.maps + 1, None)
-        if self.attention:
-            self.attention.forget(frame - self.maps + 1)
-        self.recent_pointers.pop(frame - self.pointers + 1, None)
-
-    def maps_for(self, frame: int) -> list[tuple[int, int, Tensor]]:
-        """Maps, each with its frame before and its row in the table of temporal positions: the last row for every
-        conditioning frame, whether before or after; row `r - 1` for the frame `r` before."""
-        before = [(frame - ago, ago - 1, self.recent_maps.get(frame - ago)) for ago in range(self.maps - 1, 0, -1)]
-        conditioning = [(seen, self.maps - 1, memory.map) for seen, memory in self.conditioning.items()]
-        return [*conditioning, *((seen, row, found) for seen, row, found in before if found is not None)]
-
-    def pointers_for(self, frame: int) -> list[Tensor]:
-        """Pointers (B, d): those of conditioning frames up to this one, then of the frames before, latest first."""
-        conditioning = [memory.pointer for seen, memory in self.conditioning.items() if seen <= frame]
-        before = [self.recent_pointers.get(frame - ago) for ago in range(1, self.pointers)]
-        return [*conditioning, *(found for found in before if found is not None)]
 
 
 @dataclass(frozen=True)
@@ -146,25 +102,23 @@ def _others(frames: int, prompted: Collection[int]) -> Iterator[int]:
 
 def condition_frame(sam: Sam2VideoModel, frame: int, features: ImageFeatures, prompts: Tensor) -> TrackedFrame:
     """A conditioning frame's features (B rows) decoded with the prompts (B, d), as a picture is."""
-    best = best_masks(decode_proposals(sam, features, prompts))
+    best = decode_masks(sam, features, prompts)
     remembered = _redrawn(sam, features, best) if has_tuned_decoder(sam) else best
-    return TrackedFrame(frame, best, remember(sam, features, remembered))
+    return TrackedFrame(frame, best, remember(sam, features, remembered, is_cut=cuts_prompted(sam)))
 
 
 def follow_frame(sam: Sam2VideoModel, frame: int, features: ImageFeatures, bank: MemoryBank) -> TrackedFrame:
     """A later frame's features (B rows) decoded on what the bank remembers, without a prompt."""
     attend = attend_to_memory if torch.is_grad_enabled() else recall
     recalled = attend(sam, frame, features.embedding, bank)
-    best = best_masks(decode_unprompted(sam, features, recalled))
-    if has_tuned_decoder(sam):
-        best = replace(best, logits=best.logits.where(best.object_score[:, None, None] > 0, ABSENT))
+    best = best_masks(decode_unprompted(sam, features, recalled), hides_absent(sam) or has_tuned_decoder(sam))
     return TrackedFrame(frame, best, remember(sam, features, best))
 
 
 def _redrawn(sam: Sam2VideoModel, features: ImageFeatures, draft: BestMasks) -> BestMasks:
     """The tuned decoder's masks as the original decoder would remember them had they been drawn: cut, and with a
     token of its own. (Sa2VA-i cuts at the clip's size; cutting at SAM2's differs on boundaries alone.)"""
-    drawn = (_at_full_size(draft.logits) > 0).float()  # (B, 1, S, S)
+    drawn = (_at_full_size(sam, draft.logits) > 0).float()  # (B, 1, S, S)
     low = interpolate(
         drawn * DRAWN_SCALE + DRAWN_BIAS, draft.logits.shape[-2:], mode="bilinear", align_corners=False, antialias=True
     )
@@ -173,22 +127,23 @@ def _redrawn(sam: Sam2VideoModel, features: ImageFeatures, draft: BestMasks) -> 
     return BestMasks(low[:, 0].to(draft.logits.dtype), draft.iou, score, decoded.tokens[:, 0])
 
 
-def remember(sam: Sam2VideoModel, features: ImageFeatures, best: BestMasks) -> Memory:
-    """The memory of a frame's masks. Its map is made from the features before they attended to anything."""
-    masks = _at_full_size(best.logits)
+def remember(sam: Sam2VideoModel, features: ImageFeatures, best: BestMasks, is_cut: bool = False) -> Memory:
+    """The memory of a frame's masks, as zeros and ones where they are to be cut. Its map is made from the features
+    before they attended to anything."""
+    masks = _at_full_size(sam, best.logits)
     flat = features.embedding.flatten(2).permute(2, 0, 1)  # (h * w, B, d)
-    encoded, _ = sam._encode_new_memory(flat, masks, best.object_score[:, None], is_mask_from_pts=False)
+    encoded, _ = sam._encode_new_memory(flat, masks, best.object_score[:, None], is_mask_from_pts=is_cut)
     return Memory(encoded, _pointers(sam, best))
 
 
-def _at_full_size(logits: Tensor) -> Tensor:
-    """Mask logits (B, S/4, S/4) at the size of the picture that SAM2 sees: (B, 1, S, S)."""
-    size = [4 * side for side in logits.shape[-2:]]
-    return interpolate(logits[:, None], size, mode="bilinear", align_corners=False)
+def _at_full_size(sam: Sam2VideoModel, logits: Tensor) -> Tensor:
+    """Mask logits (B, h, w) at the size of the picture that SAM2 sees: (B, 1, S, S)."""
+    side = cast(int, sam.image_size)
+    return interpolate(logits[:, None], (side, side), mode="bilinear", align_corners=False)
 
 
 def _pointers(sam: Sam2VideoModel, best: BestMasks) -> Tensor:
-    """(B, d). The object score gates the pointer, though not the mask."""
+    """(B, d). The object score gates the pointer, whether or not the mask."""
     visible = (best.object_score > 0)[:, None]
     return torch.where(visible, sam.object_pointer_proj(best.token), sam.no_object_pointer)
 
@@ -197,21 +152,20 @@ def recall(sam: Sam2VideoModel, frame: int, embedding: Tensor, bank: MemoryBank)
     """`attend_to_memory` without gradients, where nothing is computed twice."""
     if bank.attention is None:
         bank.attention = MemoryAttention(sam, _frame_positions(sam, embedding), _map_positions(sam, embedding))
-    return bank.attention(
-        embedding, bank.maps_for(frame), _pointer_tokens(sam, bank.pointers_for(frame), len(embedding))
-    )
+    pointers, times = _pointer_tokens(sam, bank, frame, len(embedding))
+    return bank.attention(embedding, bank.maps_for(frame), pointers, times)
 
 
 def attend_to_memory(sam: Sam2VideoModel, frame: int, embedding: Tensor, bank: MemoryBank) -> Tensor:
     """A frame's embedding (B, d, h, w) after attention over the bank's memories, the same shape, by the in-tree
     module."""
     batch, _, height, width = embedding.shape
-    maps, pointers = bank.maps_for(frame), _pointer_tokens(sam, bank.pointers_for(frame), batch)
+    maps, (pointers, pointer_times) = bank.maps_for(frame), _pointer_tokens(sam, bank, frame, batch)
     map_places = _map_positions(sam, embedding)  # (h * w, 1, m)
     times = sam.memory_temporal_positional_encoding
     memory = torch.cat([*(kept.to(embedding.dtype) for _, _, kept in maps), pointers.to(embedding.dtype)])
     places = torch.cat(
-        [*((map_places + times[row]).expand(-1, batch, -1) for _, row, _ in maps), torch.zeros_like(pointers)]
+        [*((map_places + times[row]).expand(-1, batch, -1) for _, row, _ in maps), pointer_times.expand_as(pointers)]
     )
     attended = sam.memory_attention(
         current_vision_features=embedding.flatten(2).permute(2, 0, 1),
@@ -223,11 +177,26 @@ def attend_to_memory(sam: Sam2VideoModel, frame: int, embedding: Tensor, bank: M
     return attended[0].transpose(1, 2).unflatten(-1, (height, width))
 
 
-def _pointer_tokens(sam: Sam2VideoModel, pointers: Sequence[Tensor], batch: int) -> Tensor:
-    """Pointers (B, d) cut to memory's width m: (P * d/m, B, m). They have no temporal position in SAM 2.0."""
-    if not pointers:
-        return sam.no_object_pointer.new_zeros(0, batch, sam.mem_dim)
-    return torch.stack(list(pointers)).unflatten(-1, (-1, sam.mem_dim)).transpose(1, 2).flatten(0, 1)
+def _pointer_tokens(sam: Sam2VideoModel, bank: MemoryBank, frame: int, batch: int) -> tuple[Tensor, Tensor]:
+    """Pointers (B, d) cut to memory's width m: (P * d/m, B, m), and their temporal positions (P * d/m, 1, m), which
+    are zero in SAM 2.0."""
+    found, parts = bank.pointers_for(frame), sam.no_object_pointer.shape[-1] // sam.mem_dim
+    times = sam.no_object_pointer.new_zeros(parts * len(found), 1, sam.mem_dim)
+    if not found:
+        return times.expand(-1, batch, -1), times
+    pointers = torch.stack([pointer for _, pointer in found])
+    if sam.config.enable_temporal_pos_encoding_for_object_pointers:
+        encoded = _temporal_positions(sam, [ago for ago, _ in found], bank.pointers)  # (P, m)
+        times = encoded[:, None].repeat_interleave(parts, dim=0)
+    return pointers.unflatten(-1, (-1, sam.mem_dim)).transpose(1, 2).flatten(0, 1), times
+
+
+def _temporal_positions(sam: Sam2VideoModel, ago: Sequence[int], most: int) -> Tensor:
+    """(P, m): sines of how long ago pointers were made, of `most` that there are at most."""
+    weight = sam.no_object_pointer
+    times = torch.tensor(ago, dtype=torch.float32, device=weight.device) / (most - 1)
+    sines = get_1d_sine_pe(times, weight.shape[-1]).to(weight.dtype)
+    return sam.temporal_positional_encoding_projection_layer(sines)
 
 
 def _map_positions(sam: Sam2VideoModel, embedding: Tensor) -> Tensor:

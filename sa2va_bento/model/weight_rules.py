@@ -59,9 +59,7 @@ class WeightRules:
     unused: tuple[str, ...] = ()
 
     def __or__(self, other: "WeightRules") -> "WeightRules":
-        return WeightRules(
-            (*self.renames, *other.renames), (*self.fused, *other.fused), (*self.unused, *other.unused)
-        )
+        return WeightRules((*self.renames, *other.renames), (*self.fused, *other.fused), (*self.unused, *other.unused))
 
     def is_unused(self, published: str) -> bool:
         """Whether a published tensor is one that nothing computes with."""

@@ -24,8 +24,9 @@ from sa2va_bento.clips import (
 )
 from sa2va_bento.engine.sequence import Generation, MaskLogits, Sequence
 from sa2va_bento.engine.thread import EngineThread
-from sa2va_bento.engine.tracking import FRAMES_TOGETHER, ClipTracking, FramePixels
+from sa2va_bento.engine.tracking import FRAMES_TOGETHER, LONG, ClipTracking, FramePixels
 from sa2va_bento.errors import BadRequestError, InferenceError, RequestCancelledError
+from sa2va_bento.model.clip_sampling import ClipPlan
 from sa2va_bento.processing.detokenizer import Detokenizer
 from sa2va_bento.processing.processor import Processor
 from sa2va_bento.processing.reply import ReplyParser
@@ -66,21 +67,52 @@ class ClipTask:
         self._size: tuple[int, int] = (0, 0)
         self._is_over = False
         self._through: Future[None] | None = None
+        self._found: dict[int, Future[tuple[MaskLogits, ...]]] = {}
         self._alive: deque[tuple[ClipFrame, Future[tuple[MaskLogits, ...]]]] = deque()
 
     def run(self) -> None:
         """Answers the request, telling the watcher as it goes."""
-        shown = self._frames_shown()
+        plan = self._processor.plan_clip(self._request)
         frames = iter(self._request.clip.frames())
-        seen = self._read(frames, shown)
-        images = tuple(frame.image for frame in seen)
-        self._size = images[0].size
+        seen = [] if plan else self._read(frames, self._frames_shown())
+        images = self._sample(frames, plan) if plan else tuple(frame.image for frame in seen)
+        self._size = seen[0].image.size if seen else self._size
         generations = self._generate(images)
         tracks = [track for _, reply in generations for track in reply.tracks]
         if tracks:
             prompts = self._join_prompts([generation.prompts for generation, _ in generations])
             del images
-            self._track(self._in_order(seen, frames), frozenset(frame.index for frame in seen), tracks, prompts)
+            clip = self._tracking(prompts[: len(tracks)], frozenset(frame.index for frame in seen), plan)
+            self._track(self._in_order(seen, frames), clip)
+
+    def _sample(self, frames: Iterator[ClipFrame], plan: ClipPlan) -> tuple[Image.Image, ...]:
+        """What the language model sees of a clip that is sampled; few frames are alive at a time."""
+
+        def samples() -> Iterator[Image.Image]:
+            waiting = deque(plan.samples)
+            for frame in frames:
+                self._check_wanted()
+                self._size = frame.image.size
+                while waiting and waiting[0] == frame.index:
+                    yield frame.image
+                    waiting.popleft()
+                if not waiting:
+                    return
+
+        return self._processor.clip_pictures(samples())
+
+    def _tracking(self, prompts: Any, shown: frozenset[int], plan: ClipPlan | None) -> ClipTracking:
+        """The objects as the engine follows them."""
+        return ClipTracking(
+            prompts,
+            shown,
+            on_frame=lambda index, masks: self._found.pop(index).set_result(masks),
+            is_cancelled=self._request.is_cancelled,
+            context=self._request.context,
+            length=self._processor.length_told(self._request.clip) or LONG,
+            parts=plan.parts if plan else None,
+            leaves_memory=plan is None or plan.follows,
+        )
 
     def _frames_shown(self) -> tuple[int, ...]:
         request, seen = self._request, self._request.seen
@@ -161,16 +193,8 @@ class ClipTask:
             finish_reason=generation.finish_reason,
         )
 
-    def _track(self, frames: Iterator[ClipFrame], shown: frozenset[int], tracks: list[Track], prompts: Any) -> None:
+    def _track(self, frames: Iterator[ClipFrame], clip: ClipTracking) -> None:
         """Feeds the engine a window of frames at a time, and makes masks of what comes back."""
-        found: dict[int, Future[tuple[MaskLogits, ...]]] = {}
-        clip = ClipTracking(
-            prompts[: len(tracks)],
-            shown,
-            on_frame=lambda index, masks: found.pop(index).set_result(masks),
-            is_cancelled=self._request.is_cancelled,
-            context=self._request.context,
-        )
         self._through = through = self._engine.track(clip)
         try:
             for frame in frames:
@@ -178,7 +202,7 @@ class ClipTask:
                 while len(self._alive) >= WINDOW:
                     self._finish_frame()
                 pixels = self._processor.sam_pixels(frame.image)
-                masks = found[frame.index] = Future[tuple[MaskLogits, ...]]()
+                masks = self._found[frame.index] = Future[tuple[MaskLogits, ...]]()
                 self._alive.append((replace(frame, image=NO_IMAGE), masks))
                 self._engine.feed(clip, FramePixels(frame.index, pixels))
                 while self._alive and self._alive[0][1].done():
@@ -196,7 +220,7 @@ class ClipTask:
         """The frames that the masks start from, then the others: `rest`, where the former are the clip's first, or a
         second reading of it."""
         shown = {frame.index for frame in seen}
-        if max(shown) >= len(shown):
+        if not shown or max(shown) >= len(shown):
             rest = (frame for frame in self._request.clip.frames() if frame.index not in shown)
         while seen:
             yield seen.pop(0)

@@ -12,9 +12,10 @@ from sa2va_bento.engine.limits import Limits
 from sa2va_bento.errors import CheckpointError
 from sa2va_bento.model.base import Sa2VA
 from sa2va_bento.model.config import CheckpointConfig
+from sa2va_bento.model.loading.adapter import Adapter
 from sa2va_bento.model.loading.checkpoint import Placement, choose_placement, load_model
 from sa2va_bento.model.loading.device_map import DeviceMap, place
-from sa2va_bento.model.loading.hub import fetch_config, resolve
+from sa2va_bento.model.loading.hub import fetch_config, resolve, resolve_adapter
 from sa2va_bento.model.loading.memory import (
     GIB,
     loaded_bytes,
@@ -52,10 +53,18 @@ def load(settings: Settings) -> tuple[Sa2VA, PromptTokenizer, Limits]:
     device = _device(placement, settings)
     estimated, parts = _shared(config, placement, settings, device)
     logger.info("estimated: %s", estimated.needed)
+    adapter = read_adapter(settings)
     folder = resolve(*wanted)  # gigabytes, which a model that does not fit is spared
     tokenizer = PromptTokenizer.from_dir(folder)
-    model = load_model(folder, placement, settings.quantization, parts)
+    model = load_model(folder, placement, settings.quantization, parts, adapter)
     return model, tokenizer, _measured(model, placement, settings, device)
+
+
+def read_adapter(settings: Settings) -> Adapter | None:
+    """The adapter that the settings name, fetched first. Raises CheckpointError where it can't be had or read."""
+    if settings.adapter is None:
+        return None
+    return Adapter.read(resolve_adapter(settings.adapter, settings.cache_dir))
 
 
 def _device(placement: Placement, settings: Settings) -> Device:

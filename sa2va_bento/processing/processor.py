@@ -5,18 +5,20 @@ Functions of their inputs and of a loaded checkpoint; threads and queues are `sa
 
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Items
 from hashlib import blake2b
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sa2va_bento.clips import FramesSeen
+from sa2va_bento.clips import Clip, ClipRequest, FramesSeen
 from sa2va_bento.engine.sequence import Generation, MaskLogits, Prefix, Sequence
 from sa2va_bento.errors import BadRequestError, CheckpointError, PromptTooLongError
 from sa2va_bento.model.chat_template import SEG
+from sa2va_bento.model.clip_sampling import ClipPlan
 from sa2va_bento.model.config import CheckpointConfig
 from sa2va_bento.model.loading.tokenizers import PromptTokenizer
 from sa2va_bento.model.pixels import sam_pixels
@@ -43,6 +45,7 @@ class Processor:
     ) -> None:
         self._config, self._tokenizer, self._settings = config, tokenizer, settings
         self._template, self._image_processor = config.chat_template, family_of(config).image_processor
+        self._sampling = family_of(config).clips
         self._stop_ids = tokenizer.ids_of([*self._template.stop_words, tokenizer.eos_token])
         self._stop_words = tuple(word for word in self._template.stop_words if not tokenizer.ids_of([word]))
         """Those that this tokenizer has no token for: they end a reply as text does."""
@@ -116,6 +119,40 @@ class Processor:
         is_spread = getattr(self._config.sam2, "has_tuned_decoder", False)
         return FramesSeen.UNIFORM if is_spread else FramesSeen.FIRST
 
+    def plan_clip(self, request: ClipRequest) -> ClipPlan | None:
+        """How a clip is sampled; None where some of its frames are shown as they are.
+
+        Raises:
+            BadRequestError: what is asked for is not this checkpoint's.
+        """
+        if self._sampling is None:
+            if request.mode or request.selected:
+                raise BadRequestError(f"mode: {self._config.family} checkpoints have no sampling modes")
+            return None
+        mode = request.mode or self._sampling.modes[0]
+        if mode not in self._sampling.modes:
+            raise BadRequestError(f"mode: one of {', '.join(self._sampling.modes)}")
+        if request.seen is not FramesSeen.MODEL:
+            raise BadRequestError(f"frames_seen: {self._config.family} checkpoints sample a clip by its mode")
+        frames = request.clip.count()
+        if not frames:
+            raise BadRequestError("video: there is no frame in what was asked for")
+        return self._sampling.plan(frames, mode, request.selected)
+
+    def clip_pictures(self, samples: Iterable[Image.Image]) -> tuple[Image.Image, ...]:
+        """What the language model sees of a clip that is sampled."""
+        assert self._sampling
+        return tuple(self._sampling.pictures(samples))
+
+    def length_told(self, clip: Clip) -> int | None:
+        """How many frames a short clip has, where the grounding encoder asks: SAM3 tells time by it, up to the pointers
+        that it looks back to."""
+        sam = self._config.sam2
+        if not sam.enable_temporal_pos_encoding_for_object_pointers:
+            return None
+        counted = sum(1 for _ in islice(clip.frames(), sam.max_object_pointers_in_encoder))
+        return counted if counted < sam.max_object_pointers_in_encoder else None
+
     def finish(
         self,
         request: PredictRequest,
@@ -146,7 +183,8 @@ class Processor:
 
     def reply_parser(self, request: PredictRequest) -> ReplyParser:
         """What takes the reply to a request apart."""
-        return ReplyParser(self._tokenizer, (*request.stop, *self._stop_words))
+        most = 1 if self._config.is_one_object else None
+        return ReplyParser(self._tokenizer, (*request.stop, *self._stop_words), most)
 
     def detokenizer(self, request: PredictRequest) -> Detokenizer:
         """What decodes a reply that is watched as it comes."""
@@ -155,7 +193,8 @@ class Processor:
     def _picture(self, request: PredictRequest) -> Picture | None:
         if request.frames:
             most = self._config.tiles_per_frame
-            return join_frames([self._image_processor(self._config, frame, (), most) for frame in request.frames])
+            prepare = self._sampling.picture if self._sampling else self._image_processor
+            return join_frames([prepare(self._config, frame, (), most) for frame in request.frames])
         if request.image is None:
             return None
         limits = [limit for limit in (request.max_tiles, self._settings.max_tiles) if limit]
@@ -183,7 +222,7 @@ class Processor:
     def _prefix(self, ids: list[int], picture: Picture) -> Prefix:
         """The prompt up to the last token of the picture itself; what its regions add comes later."""
         places = [place for place, token in enumerate(ids) if token == self.image_token_id]
-        length = places[picture.image_tokens - 1] + 1
+        length = places[picture.image_tokens * picture.frames - 1] + 1
         return Prefix(f"{picture.tiles_key}/{blake2b(array('I', ids[:length]), digest_size=16).hexdigest()}", length)
 
     def _ends_reply(self, stop: tuple[str, ...]) -> Callable[[list[int]], bool]:

@@ -65,7 +65,8 @@ def without_leading_image(prompt: str) -> str:
 
 def _picture_pieces(template: ChatTemplate, picture: ImageTokens) -> list[Piece]:
     tokens = Special(template.image_token, picture.image_tokens)
-    image = [Special(template.image_start), tokens, Special(template.image_end)]
+    start, end = ([Special(token)] if token else [] for token in (template.image_start, template.image_end))
+    image = [*start, tokens, *end]
     images = [*image, *[template.between_images, *image] * (picture.frames - 1)]
     return [*images, *_region_pieces(picture.region_tokens), "\n"]
 

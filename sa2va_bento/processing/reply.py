@@ -35,8 +35,9 @@ class ReplyParser:
     Markers are told by their ids, so that a model that quotes a user's plain `[SEG]` marks nothing.
     """
 
-    def __init__(self, tokenizer: PromptTokenizer, stop: Sequence[str] = ()) -> None:
-        self._tokenizer, self._stop = tokenizer, tuple(stop)
+    def __init__(self, tokenizer: PromptTokenizer, stop: Sequence[str] = (), most: int | None = None) -> None:
+        """`most` is how many `[SEG]`s count: the first."""
+        self._tokenizer, self._stop, self._most = tokenizer, tuple(stop), most
         self._markers = {tokenizer.id_of(marker): marker for marker in MARKERS}
         self._prose = _Prose()
         self._seen = self._in_prose = 0
@@ -46,7 +47,7 @@ class ReplyParser:
         for marker, text in self._runs(ids):
             self._prose.add_text(text)
             self._prose.add_marker(marker)
-        return tuple(self._prose.phrases)
+        return tuple(self._prose.phrases[: self._most])
 
     def finish(self, ids: Sequence[int]) -> Reply:
         """The whole reply, up to the first of the stop strings."""
@@ -56,7 +57,7 @@ class ReplyParser:
             return self._cut(ids, result[:end])
         self.phrases(ids)
         self._prose.add_text(self._tokenizer.decode(ids[self._in_prose :]))
-        return Reply(result.strip(), self._prose.finished(), tuple(self._prose.phrases))
+        return Reply(result.strip(), self._prose.finished(), tuple(self._prose.phrases[: self._most]))
 
     def _cut(self, ids: Sequence[int], result: str) -> Reply:
         """A reply that a stop string ends: what was read beyond it is not part of it."""
@@ -68,7 +69,7 @@ class ReplyParser:
             if left > 0 and marker:
                 fresh._prose.add_marker(marker)
             left -= len(marker)
-        return Reply(result.strip(), fresh._prose.finished(), tuple(fresh._prose.phrases))
+        return Reply(result.strip(), fresh._prose.finished(), tuple(fresh._prose.phrases[: self._most]))
 
     def _runs(self, ids: Sequence[int]) -> Iterator[tuple[str, str]]:
         """The markers that were not seen yet, each with the text before it."""

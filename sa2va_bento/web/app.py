@@ -8,7 +8,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from sa2va_bento.web.endpoints import ENDPOINTS, Handler
+from sa2va_bento.web.endpoint import Handler
+from sa2va_bento.web.endpoints import ENDPOINTS
 from sa2va_bento.web.runtime import Runtime
 
 METHODS = ("DELETE", "OPTIONS", "PATCH", "PUT")

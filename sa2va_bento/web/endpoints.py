@@ -2,18 +2,15 @@
 from it; the README's table is tested against it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import cache
-from typing import Literal
 
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import compile_path
 from starlette.types import Scope
 
 from sa2va_bento import metrics
+from sa2va_bento.web.endpoint import Endpoint
 from sa2va_bento.web.health import answer_health
 from sa2va_bento.web.jobs.routes import (
     answer_job,
@@ -28,8 +25,6 @@ from sa2va_bento.web.openapi import document_bytes
 from sa2va_bento.web.playground import pages
 from sa2va_bento.web.runtime import Runtime
 from sa2va_bento.web.schemas import HealthErrorResponse, HealthResponse, ProcessRequest, ProcessResponse
-
-Handler = Callable[[Request, Runtime], Awaitable[Response]]
 
 ASKING = (400, 401, 413, 415, 429, 500, 503, 504)
 """What can go wrong with a question."""
@@ -47,37 +42,6 @@ RESULT_QUERY = (
     ("end", "integer", "The frame after the last"),
 )
 EVENTS_QUERY = (_MASKS, ("last_event_id", "string", "As the `Last-Event-ID` header"))
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A method of a path. `handler` is None where BentoML has the route; `listed` is what `GET /` says of it. The rest
-    is for the documentation: `takes` as JSON (and as a form), `answer` as JSON, or else `events`."""
-
-    method: Literal["GET", "POST", "DELETE"]
-    path: str
-    name: str
-    summary: str
-    handler: Handler | None = None
-    listed: str | None = None
-    is_open: bool = False
-    tag: Literal["answers", "video", "openai", "service"] = "service"
-    takes: type[BaseModel] | None = None
-    takes_form: bool = False
-    answer: type[BaseModel] | Literal["object", "text", "page", "file", "nothing", "removed"] = "nothing"
-    events: tuple[str, ...] = ()
-    events_are: str = ""
-    accepted: type[BaseModel] | None = None
-    """What it answers with 202, where that is not the answer yet."""
-    query: tuple[tuple[str, str, str], ...] = ()
-    """Name, JSON type and description of what a URL's query may hold."""
-    errors: tuple[int, ...] = ()
-    not_ready: type[BaseModel] | None = None
-    """What it answers with 503, where that is an answer of its own."""
-
-    @property
-    def documented_path(self) -> str:
-        return self.path.replace(":path}", "}")
 
 
 async def welcome(request: Request, runtime: Runtime) -> Response:

@@ -62,19 +62,25 @@ def write_checkpoint(name: str, folder: Path) -> Path:
 
 def write_scripted_checkpoint(name: str, folder: Path) -> Path:
     """The scripted-reply checkpoint of a golden (`golden/scripted/README.md`), made by its own recipe."""
-    _, family, _, *options = scripted(name)["make"]
-    recipe = [sys.executable, str(GOLDEN / "scripted" / "make_checkpoint.py"), family, str(folder), *options]
+    script, family, _, *options = scripted(name)["make"]
+    recipe = [sys.executable, str(_scripted_path(name).parent / script), family, str(folder), *options]
     subprocess.run(recipe, check=True, stdout=subprocess.DEVNULL)
     return folder
 
 
 def scripted(name: str) -> dict[str, Any]:
-    return json.loads((GOLDEN / "scripted" / f"{name}.json").read_text())
+    return json.loads(_scripted_path(name).with_suffix(".json").read_text())
+
+
+def _scripted_path(name: str) -> Path:
+    """Without its suffix: the newer families have a folder of their own."""
+    paths = (GOLDEN / folder / name for folder in ("scripted", "scripted2"))
+    return next(path for path in paths if path.with_suffix(".json").is_file())
 
 
 def scripted_mask(name: str, entry: dict[str, Any]) -> NDArray[np.bool_]:
     """A golden mask (frames, H, W)."""
-    with np.load(GOLDEN / "scripted" / f"{name}.npz") as arrays:
+    with np.load(_scripted_path(name).with_suffix(".npz")) as arrays:
         return unpack(arrays[entry["key"]], entry["shape"])
 
 

@@ -11,10 +11,15 @@ from sa2va_bento.predictor import Predictor
 from sa2va_bento.settings import Settings
 from tests.events import read_events
 from tests.parity.goldens import iou, module, scripted, scripted_mask, write_scripted_checkpoint
-from tests.parity.test_http import STOP, words
+from tests.parity.test_http import spoken as upstreams
+from tests.parity.test_http import words
 from tests.serving import client_of
 
-GOLDENS = ("qwen2_one", "qwen2_two", "qwen2_text", "internlm2_one", "vit6b_one", "qwen2_5_vl_one", "qwen3_vl_one")
+GOLDENS = (
+    *("qwen2_one", "qwen2_two", "qwen2_text", "internlm2_one", "vit6b_one", "qwen2_5_vl_one", "qwen3_vl_one"),
+    *("llava_one", "llava_two", "qwen3_vl_sam3_one", "qwen3_vl_sam3_two"),
+    *("sasasa2va_ten", "sasasa2va_three", "sasasa2va_absent"),
+)
 
 
 @pytest.fixture(scope="module", params=GOLDENS)
@@ -23,7 +28,7 @@ def served(
 ) -> Iterator[tuple[str, TestClient]]:
     name: str = request.param
     folder = write_scripted_checkpoint(name, tmp_path_factory.mktemp(name))
-    with client_of(Predictor.load(Settings(model_path=str(folder))), SA2VA_TIMEOUT_S="300") as client:
+    with client_of(Predictor.load(Settings(model_path=str(folder), threads=2)), SA2VA_TIMEOUT_S="300") as client:
         yield name, client
 
 
@@ -35,10 +40,11 @@ def test_clips_are_answered_as_upstream_does(served: tuple[str, TestClient]) -> 
     for case in cases:
         frames = [base64.b64encode(recipe.png(image)).decode() for image in recipe.make(case)["video"]]
         body = {"frames": frames, "prompt": case["text"], "max_new_tokens": case.get("max_new_tokens", 64), "wait": 300}
+        body |= {name: case[name] for name in ("mode", "selected") if name in case}
         answer = client.post("/process_video", json=body)
         assert answer.status_code == 200, answer.text
         found = answer.json()
-        assert words(name, found["result"]) == words(name, case["answer"].removesuffix(STOP)), case["id"]
+        assert words(name, found["result"]) == words(name, upstreams(case["answer"])), case["id"]
         assert found["usage"]["prompt_tokens"] == case["n_prompt_tokens"], case["id"]
         assert spoken(client, found["id"]) == found["result"], case["id"]
         assert len(found["segments"]) == len(case["masks"]), case["id"]

@@ -108,7 +108,7 @@ def test_no_body_is_read_without_a_key() -> None:
         statuses.append(message.get("status"))
 
     scope = {"type": "http", "method": "POST", "path": "/process", "headers": []}
-    asyncio.run(Access(never, ["a"], None, frozenset())(scope, never, send))
+    asyncio.run(Access(never, ["a"], None, lambda _: False)(scope, never, send))
     assert statuses[0] == 401
 
 

@@ -79,6 +79,8 @@ def make_good(case: Case, mode: GenerationMode, url: str) -> None:
         case.media_type, case.body = "application/json", {"frames": [PICTURE], "prompt": "Segment it.", "wait": 20}
     elif case.path == "/v1/models/{name}":
         case.path_parameters = {"name": "sa2va-nano"}
+    elif case.path == "/ui/{name}":
+        case.path_parameters = {"name": "js/main.js"}
     elif isinstance(case.body, dict) and case.body.get("base64Image"):
         if isinstance(case.body["base64Image"], str):
             case.body["base64Image"] = PICTURE

@@ -45,6 +45,7 @@ class LlavaConfig(CheckpointConfig):
     """Layers of CLIP in the checkpoint."""
 
     takes_regions: ClassVar = False
+    llm_licence: ClassVar = "Llama 2 Community License (Vicuna)"
 
     @property
     def family(self) -> str:

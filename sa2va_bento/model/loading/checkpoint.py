@@ -14,6 +14,7 @@ from transformers.initialization import no_init_weights
 from sa2va_bento.errors import CheckpointError
 from sa2va_bento.model.base import Sa2VA
 from sa2va_bento.model.config import CheckpointConfig
+from sa2va_bento.model.loading.adapter import Adapter
 from sa2va_bento.model.loading.device_map import DeviceMap, device_of, dispatch
 from sa2va_bento.model.loading.quantization import Quantization, Quantizer
 from sa2va_bento.model.loading.weight_names import GAUSSIAN_IN_TREE, SAM, Source, plan, published_name
@@ -67,38 +68,42 @@ class Inspection:
     files: int
 
 
-def inspect(folder: Path, stored: Mapping[str, Stored] | None = None) -> Inspection:
+def inspect(folder: Path, stored: Mapping[str, Stored] | None = None, adapter: Adapter | None = None) -> Inspection:
     """Reads a folder's configuration and the headers of its weights, unless they are given, and checks every tensor's
-    name and shape.
+    name and shape, and an adapter's.
 
     Raises:
         CheckpointError: as `load_model`.
     """
-    config = read_config(folder / "config.json")
+    config = read_config(folder / "config.json", stored)
     stored = WeightReader(folder).stored if stored is None else stored
-    _fit(folder, config, stored)
+    _fit(folder, config, stored, adapter)
     return Inspection(config, len(stored), len({place.file for place in stored.values()}))
 
 
 def load_model(
-    folder: Path, placement: Placement, quantization: Quantization = "none", parts: DeviceMap | None = None
+    folder: Path,
+    placement: Placement,
+    quantization: Quantization = "none",
+    parts: DeviceMap | None = None,
+    adapter: Adapter | None = None,
 ) -> Sa2VA:
     """Builds the model of a folder and fills it, in evaluation mode and without gradients. Tensors go one by one to
     their device (that of their part, where the model is spread) and type, those of the language model's layers to 8 or
-    4 bits where that is asked for.
+    4 bits where that is asked for; an adapter is merged into them before.
 
     Raises:
         CheckpointError: naming the file and the tensors that are missing, unknown, misshaped or unreadable.
     """
     config, reader = read_config(folder / "config.json"), WeightReader(folder)
-    fitted = _fit(folder, config, reader.stored)
+    fitted = _fit(folder, config, reader.stored, adapter)
     model, sources = fitted.model, fitted.sources
     quantizer = Quantizer(model, quantization, placement.dtype)
     kept = {name: source for name, source in sources.items() if not quantizer.takes(name)}
     parts_of = parts or {"": placement.device}
     put, state = _putter(kept, reader.shapes, placement, parts_of), {}
     for name in sorted(sources, key=lambda name: reader.place(sources[name].names)):
-        tensor = sources[name].read(reader.tensor)
+        tensor = _read(name, sources[name], reader, adapter)
         if quantizer.takes(name):
             quantizer.install(name, tensor, device_of(name, parts_of))
         else:
@@ -110,6 +115,14 @@ def load_model(
         return model.to(placement.device)
     dispatch(model, parts)
     return model
+
+
+def _read(name: str, source: Source, reader: WeightReader, adapter: Adapter | None) -> Tensor:
+    """A tensor, named as in-tree. An adapter may know it by that name, or by a published one."""
+    if adapter is None:
+        return source.read(reader.tensor)
+    tensor = source.read(lambda published: adapter.merge(published, reader.tensor(published)))
+    return tensor if name in source.names else adapter.merge(name, tensor)
 
 
 def _putter(
@@ -136,14 +149,19 @@ class _Fitted:
     sources: Mapping[str, Source]
 
 
-def _fit(folder: Path, config: CheckpointConfig, stored: Mapping[str, Stored]) -> _Fitted:
-    sources = plan(stored, config.weight_rules, lambda name: _named(name, stored))
+def _fit(
+    folder: Path, config: CheckpointConfig, stored: Mapping[str, Stored], adapter: Adapter | None = None
+) -> _Fitted:
+    sources = plan(stored, config.all_rules, lambda name: _named(name, stored))
     if LM_HEAD in sources:  # a head of its own wins over a configuration that ties it
         config.llm.tie_word_embeddings = False
     config.sam2.has_tuned_decoder = any(name.startswith(TUNED) for name in sources)  # Sa2VA-i; config.json is silent
     with init_empty_weights(include_buffers=False), no_init_weights():
         model = build_model(config)
     _check(folder, model, sources, stored)
+    if adapter:
+        shapes = {name: place.shape for name, place in stored.items()}
+        adapter.bind(shapes, {name: source.shape(shapes) for name, source in sources.items()})
     return _Fitted(model, sources)
 
 
@@ -153,7 +171,7 @@ def _check(folder: Path, model: Sa2VA, sources: Mapping[str, Source], stored: Ma
         expected.pop(LM_HEAD, None)
     known = {name: source for name, source in sources.items() if name in expected}
     asked_for = {name for source in known.values() for name in source.names}
-    asked_for |= {published_name(name, model.config.weight_rules) for name in expected.keys() - known.keys()}
+    asked_for |= {published_name(name, model.config.all_rules) for name in expected.keys() - known.keys()}
     found = {
         "missing": sorted(asked_for - stored.keys()),
         "unknown": [_named(sources[name].names[0], stored) for name in sorted(sources.keys() - expected.keys())],

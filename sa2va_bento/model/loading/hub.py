@@ -26,6 +26,13 @@ from sa2va_bento.model.loading.weights import INDEX, WEIGHTS, Stored, weight_fil
 DESCRIPTION = ["*.json", "*.txt", "*.model"]
 """What says what a checkpoint is; with its weights, all that is fetched: no code, no pickle."""
 FILES = [*DESCRIPTION, "*.safetensors"]
+ADAPTER_FILES = ["adapter_config.json", "adapter_model.safetensors"]
+TRAINED = ".pth"
+"""What xtuner's training saves: pickles."""
+HOW_TO_CONVERT = (
+    "Sa2VA's own script writes safetensors, adapters merged: "
+    "python tools/convert_to_hf.py CONFIG.py --pth-model CHECKPOINT.pth --save-path FOLDER"
+)
 NEEDED = ("config.json", "tokenizer_config.json")
 
 
@@ -72,6 +79,18 @@ def fetch_config(model: str, revision: str | None, cache_dir: Path | None) -> Pa
         return Path(snapshot_download(model, revision=revision, cache_dir=cache_dir, allow_patterns=DESCRIPTION))
 
 
+def resolve_adapter(adapter: str, cache_dir: Path | None) -> Path:
+    """The folder of an adapter: a local one as it is, or the Hub's, fetched through its cache.
+
+    Raises:
+        CheckpointError: neither a folder nor a repository that can be had.
+    """
+    if folder := local_folder(adapter, "SA2VA_ADAPTER"):
+        return folder
+    with _one_line(adapter, None):
+        return Path(snapshot_download(adapter, cache_dir=cache_dir, allow_patterns=ADAPTER_FILES))
+
+
 def licence(model: str, folder: Path, cache_dir: Path | None) -> str | None:
     """What the model card beside a checkpoint, or on the Hub, names as its licence, where there is one that does."""
     card = folder / "README.md"
@@ -85,18 +104,25 @@ def licence(model: str, folder: Path, cache_dir: Path | None) -> str | None:
     return str(name) if name else None
 
 
-def local_folder(model: str) -> Path | None:
+def local_folder(model: str, setting: str = "MODEL_PATH") -> Path | None:
     """The folder that a model's name means, or None where it is a Hub id.
 
     Raises:
-        CheckpointError: it is neither.
+        CheckpointError: it is neither, or what xtuner saves while it trains.
     """
     folder = Path(model).expanduser()
+    if folder.suffix == TRAINED or (folder.is_dir() and _holds_trained_only(folder)):
+        raise CheckpointError(f"{model} is a pickled training checkpoint, which is never loaded; {HOW_TO_CONVERT}")
     if folder.is_dir():
         return folder
     if folder.is_absolute() or model.startswith(".") or model.count("/") != 1:
-        raise CheckpointError(f"MODEL_PATH {model!r} is neither a folder nor a Hub id (owner/name)")
+        raise CheckpointError(f"{setting} {model!r} is neither a folder nor a Hub id (owner/name)")
     return None
+
+
+def _holds_trained_only(folder: Path) -> bool:
+    """Whether a folder is one that xtuner trains in, not one that anything was exported to."""
+    return any(folder.glob(f"*{TRAINED}")) and not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin"))
 
 
 def _headers(model: str, commit: str) -> dict[str, Stored]:

@@ -58,8 +58,8 @@ def measures_of(config: CheckpointConfig, max_tiles: int | None = None) -> Measu
         tiles=tiles,
         picture_tokens=tokens,
         positions=llm.max_position_embeddings,
-        sam2_side=shape.image_size // 4,
-        sam2_embed=shape.embed_dim,
+        sam2_side=shape.mask_side,
+        sam2_embed=shape.peak_width,
         sam2_model=shape.d_model,
     )
 

@@ -51,6 +51,17 @@ def _weight_map(folder: Path) -> Mapping[str, str]:
     return found
 
 
+def stored_names(folder: Path) -> frozenset[str]:
+    """The names of a folder's tensors as far as they can be told without its weights: those of the index, or of the one
+    file. What is wrong with them is told by whoever reads them."""
+    with suppress(CheckpointError):
+        if indexed := _weight_map(folder):
+            return frozenset(indexed)
+        if (folder / WEIGHTS).is_file():
+            return frozenset(_opened(folder / WEIGHTS).keys())
+    return frozenset()
+
+
 def name_some(names: list[str], at_most: int = 5) -> str:
     """A readable list of names that doesn't flood a log."""
     more = f" and {len(names) - at_most} more" if len(names) > at_most else ""

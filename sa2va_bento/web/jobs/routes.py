@@ -168,6 +168,8 @@ def to_job_request(wanted: VideoRequest, upload: Upload, warnings: list[str], se
         mask_format=wanted.mask_format,
         max_new_tokens=wanted.max_new_tokens,
         warnings=tuple(warnings),
+        mode=wanted.mode,
+        selected=tuple(wanted.selected),
     )
 
 

@@ -11,6 +11,8 @@ MOST_PROMPTS = 8
 MOST_FRAME_FILES = 2000
 MOST_TURNS = 64
 
+MOST_SELECTED = 100
+SamplingMode = Literal["uniform", "uniform_plus", "wrap_around", "wrap_around_plus", "q_frame"]
 Seconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False, le=1e6)]
 
 
@@ -58,6 +60,18 @@ class VideoRequest(Model):
     )
     frames_seen_count: Count | None = Field(
         default=None, description="How many frames the language model sees, at most; unset is 5", examples=[5]
+    )
+    mode: SamplingMode | None = Field(
+        default=None,
+        description="How a SaSaSa2VA checkpoint samples the clip; unset is `uniform`. No other checkpoint takes it",
+        examples=[None],
+    )
+    selected: Annotated[list[Whole], Field(fail_fast=True)] = Field(
+        default=[],
+        max_length=MOST_SELECTED,
+        description="The hundred frames, in order, that mode `q_frame` shows to the model (counted among those looked "
+        "at)",
+        examples=[[]],
     )
     mask_format: MaskFormat = Field(default="rle", description="How masks are encoded", examples=["rle"])
     mask_threshold: Number = Field(

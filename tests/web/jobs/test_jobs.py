@@ -390,6 +390,7 @@ def read_lines(path: Path) -> list[bytes]:
     return path.read_bytes().splitlines() if path.exists() else []
 
 
+@pytest.mark.slow
 def test_an_upload_may_take_longer_than_a_request(film: bytes) -> None:
     """BentoML's own timer is 10 s above the deadline of a request; an upload is not its business."""
     with server_of(FakePredictor(), SA2VA_TIMEOUT_S="0.2") as url:
