@@ -180,7 +180,7 @@ def test_what_is_used_of_transformers_is_there_and_has_its_shapes(sam: Sam2Video
 
 @torch.inference_mode()
 def test_the_pyramid_is_the_in_tree_necks(sam: Sam2VideoModel) -> None:
-    pixels = torch.randn(2, 3, sam.config.image_size, sam.config.image_size)
+    pixels = torch.randn(2, 3, SHAPE.image_size, SHAPE.image_size)
     expected = sam.vision_encoder(pixels).fpn_hidden_states
     found = pyramid(sam.vision_encoder.neck, sam.vision_encoder.backbone(pixels).intermediate_hidden_states)
     for level, other in zip(found, expected, strict=True):
