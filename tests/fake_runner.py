@@ -9,6 +9,7 @@ from sa2va_bento.engine.engine import Engine, Outcome
 from sa2va_bento.engine.limits import Limits
 from sa2va_bento.engine.scheduler import Scheduler
 from sa2va_bento.engine.sequence import MaskLogits, Sequence
+from sa2va_bento.engine.tracking import ClipTracking, FramePixels
 from sa2va_bento.types import Picture, Pixels, TokenGrid
 
 STOP, BAD, SEG = 0, -1, 7
@@ -57,6 +58,14 @@ class CountingRunner:
         if any(sequence.prompt_ids[1:] == (BAD,) for sequence in sequences):
             raise RuntimeError("no masks today")
         return [(MASK,) * (sequence.segs_read - len(sequence.masks)) for sequence in sequences]
+
+    def take_prompts(self, sequence: Sequence) -> Any:
+        return None
+
+    def track(self, clip: ClipTracking, frames: list[FramePixels]) -> list[tuple[MaskLogits, ...]]:
+        return [(MASK,) for _ in frames]
+
+    def release_clip(self, clip: ClipTracking) -> None: ...
 
     def reserve(self, sequence: Sequence, tokens: int) -> bool:
         return True
