@@ -137,7 +137,7 @@ class Predictor(Core):
         Args:
             video: A file: MP4, MOV, WebM, MKV, AVI, or an animated GIF, WebP or PNG.
             prompts: What to do or say.
-            options: `start_s`, `end_s`, `every_nth`, `fps`, `max_frames`; `frames_seen` ("model", "first", "uniform" or
+            options: `mode` and `selected`, where the checkpoint samples clips; `start_s`, `end_s`, `every_nth`, `fps`, `max_frames`; `frames_seen` ("model", "first", "uniform" or
                 places), `frames_seen_count`; `mask_threshold`, `max_new_tokens`, `soft_masks`.
         """
         told: queue.Queue[ClipEvent | BaseException | None] = queue.Queue(maxsize=8)
@@ -286,5 +286,6 @@ def _clip_request(
         seen=FramesSeen(seen) if isinstance(seen, str) else tuple(seen),
         seen_count=options.pop("frames_seen_count", 5),
         is_cancelled=stop.is_set,
+        selected=tuple(options.pop("selected", ())),
         **options,
     )

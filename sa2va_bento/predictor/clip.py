@@ -80,9 +80,9 @@ class ClipTask:
         generations = self._generate(images)
         tracks = [track for _, reply in generations for track in reply.tracks]
         if tracks:
-            prompts = self._join_prompts([generation.prompts for generation, _ in generations])
+            prompts = self._join_prompts([generation.prompts[: len(reply.tracks)] for generation, reply in generations])
             del images
-            clip = self._tracking(prompts[: len(tracks)], frozenset(frame.index for frame in seen), plan)
+            clip = self._tracking(prompts, frozenset(frame.index for frame in seen), plan)
             self._track(self._in_order(seen, frames), clip)
 
     def _sample(self, frames: Iterator[ClipFrame], plan: ClipPlan) -> tuple[Image.Image, ...]:
