@@ -137,8 +137,9 @@ class Predictor(Core):
         Args:
             video: A file: MP4, MOV, WebM, MKV, AVI, or an animated GIF, WebP or PNG.
             prompts: What to do or say.
-            options: `mode` and `selected`, where the checkpoint samples clips; `start_s`, `end_s`, `every_nth`, `fps`, `max_frames`; `frames_seen` ("model", "first", "uniform" or
-                places), `frames_seen_count`; `mask_threshold`, `max_new_tokens`, `soft_masks`.
+            options: `start_s`, `end_s`, `every_nth`, `fps`, `max_frames`; `frames_seen` ("model", "first", "uniform" or
+                places), `frames_seen_count`; `mode` and `selected`, where the checkpoint samples clips;
+                `mask_threshold`, `max_new_tokens`, `soft_masks`.
         """
         told: queue.Queue[ClipEvent | BaseException | None] = queue.Queue(maxsize=8)
         stop = threading.Event()
