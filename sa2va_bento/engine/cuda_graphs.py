@@ -47,13 +47,15 @@ class DecodeGraphs:
     """Replays the step from graphs, one for each size of batch and window, all captured before the first request: a
     capture takes longer than many steps. Rows beyond the batch are computed too: they write into `scratch`.
 
-    Attention copies what it reads, rows times window: no graph copies more than the cache holds twice over, and a batch
-    that would is computed in parts, those of similar length together. All graphs share one pool of memory. That is safe
+    Where attention copies what it reads, rows times window, no graph copies more than the cache holds twice over, and a
+    batch that would is computed in parts, those of similar length together. Where it copies nothing, one window serves
+    all lengths. All graphs share one pool of memory. That is safe
     because a graph's result is copied before another one runs.
     """
 
-    def __init__(self, step: Step, limits: Limits, scratch: Row, device: torch.device) -> None:
-        self._step, self._limits, self._scratch = step, limits, scratch
+    def __init__(self, step: Step, limits: Limits, scratch: Row, device: torch.device, copies: bool = True) -> None:
+        self._step, self._limits, self._scratch, self._copies = step, limits, scratch, copies
+        self._smallest_window = SMALLEST_WINDOW if copies else limits.context
         self._inputs = torch.zeros(5, limits.slots, dtype=torch.long, device=device)
         self._graphs: dict[tuple[int, int], _Graph] = {}
         self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
@@ -61,7 +63,7 @@ class DecodeGraphs:
     @property
     def sizes(self) -> list[tuple[int, int]]:
         """Rows and window of every graph, the largest first: the others then fit into the memory that it took."""
-        windows = buckets(SMALLEST_WINDOW, self._limits.context)
+        windows = buckets(self._smallest_window, self._limits.context)
         every = [(rows, window) for window in windows for rows in buckets(1, self._limits.slots)]
         return sorted((size for size in every if self._fits(*size)), key=lambda size: -size[0] * size[1])
 
@@ -89,10 +91,10 @@ class DecodeGraphs:
         return [part[::-1] for part in reversed(parts)]
 
     def _size(self, rows: int, place: int) -> tuple[int, int]:
-        return bucket(rows, 1, self._limits.slots), bucket(place + 1, SMALLEST_WINDOW, self._limits.context)
+        return bucket(rows, 1, self._limits.slots), bucket(place + 1, self._smallest_window, self._limits.context)
 
     def _fits(self, rows: int, window: int) -> bool:
-        return rows == 1 or rows * window <= 2 * self._limits.kv_tokens
+        return not self._copies or rows == 1 or rows * window <= 2 * self._limits.kv_tokens
 
     def _replay(self, batch: list[list[Any]], part: list[int]) -> Tensor:
         ids, places, positions, rows = ([values[number] for number in part] for values in batch)

@@ -2,7 +2,7 @@
 
 Rows are of different lengths and are carved from one arena (`arena.py`), so that memory goes to tokens and not to the
 longest context that a request might have had. A row is one stretch, its heads one after the other, (KV heads, size,
-width): attention reads it where it lies. A cache of blocks all over the memory would have to be gathered at every step,
+width), or its tokens (size, KV heads, width) where a GPU's kernel wants them so: attention reads it where it lies. A cache of blocks all over the memory would have to be gathered at every step,
 which takes more than twice the time of the attention itself on a CPU (`benchmarks/README.md`).
 """
 
@@ -31,7 +31,9 @@ class KVCache:
         tokens: int,
         dtype: torch.dtype,
         device: torch.device | Sequence[torch.device],
+        by_token: bool = False,
     ) -> None:
+        self._by_token = by_token
         self.tokens, self.heads, self.width = tokens, config.num_key_value_heads, head_width(config)
         shape = (tokens * self.heads, self.width)
         devices = [device] * config.num_hidden_layers if isinstance(device, torch.device) else device
@@ -46,6 +48,8 @@ class KVCache:
     def rows(self, buffer: Tensor, first: Row, count: int = 1) -> Tensor:
         """`count` rows of one size, side by side from `first` on: a view (count, KV heads, size, width) of a buffer."""
         stretch = buffer[first.start * self.heads : (first.start + count * first.size) * self.heads]
+        if self._by_token:
+            return stretch.view(count, first.size, self.heads, self.width).transpose(1, 2)
         return stretch.view(count, self.heads, first.size, self.width)
 
     def move(self, source: Row, target: Row, length: int) -> None:

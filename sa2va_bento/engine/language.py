@@ -3,13 +3,15 @@
 import logging
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from sa2va_bento.engine.cuda_graphs import DecodeGraphs
 from sa2va_bento.engine.feature_cache import FeatureCache
-from sa2va_bento.engine.kv_cache import KVCache
+from sa2va_bento.engine.flash import FlashAttention, has_kernel
+from sa2va_bento.engine.kv_cache import KVCache, head_width
 from sa2va_bento.engine.limits import Limits
 from sa2va_bento.engine.ragged import GatherAttention, Piece, ViewAttention, gathering
 from sa2va_bento.engine.rows import Rows
@@ -20,6 +22,10 @@ from sa2va_bento.model.base import PromptInputs, Sa2VA, parameter_dtype
 from sa2va_bento.model.loading.device_map import layer_devices
 
 logger = logging.getLogger(__name__)
+
+Reading = Literal["views", "copies", "rows"]
+"""How attention reads the cache: a CPU by views of neighbouring rows (`ragged.py`), a GPU from the rows (`flash.py`) or,
+where it has no kernel for that, from copies of them (`ragged.py`)."""
 
 
 @dataclass
@@ -46,16 +52,16 @@ class LanguageRunner:
         limits: Limits,
         prefix_cache_bytes: int,
         states: dict[Sequence, DeviceState],
-        gathers: bool | None = None,
+        reading: Reading | None = None,
     ) -> None:
         self.model, self.image_token_id, self._limits, self._states = model, image_token_id, limits, states
         self.device, devices = next(model.parameters()).device, layer_devices(model)
         self.devices = list(dict.fromkeys((self.device, *devices)))
-        self._gathers = self.device.type != "cpu" or len(self.devices) > 1 if gathers is None else gathers
+        self.reading = reading or self._best_reading()
         model.prepare_steps()
         has_graphs = [device.type for device in self.devices] == ["cuda"]
         tokens = limits.kv_tokens + has_graphs  # one more, where the rows of a graph's batch that are nobody's write
-        self.cache = KVCache(model.config.llm, tokens, parameter_dtype(model), devices)
+        self.cache = KVCache(model.config.llm, tokens, parameter_dtype(model), devices, self.reading == "rows")
         self.rows = Rows(self.cache, limits.context)
         self.prefixes: FeatureCache[Tensor] = FeatureCache(prefix_cache_bytes)
         self.graphs = self._make_graphs() if has_graphs else None
@@ -124,13 +130,27 @@ class LanguageRunner:
         """A step of fixed shape: `inputs` (5, B) are the ids, places and positions of the tokens to read, and the
         starts and sizes of their rows; hidden states (B, H)."""
         ids, places, positions, starts, sizes = inputs
-        attention = GatherAttention(self.cache, starts, sizes, places[:, None], window)
+        attention: RaggedAttention
+        if self.reading == "rows":
+            attention = FlashAttention.of_tokens(self.cache, starts, places, window)
+        else:
+            attention = GatherAttention(self.cache, starts, sizes, places[:, None], window)
         return self.model.language_step(self.model.embed_tokens(ids), positions, attention)
 
     def _attention(self, pieces: list[Piece]) -> RaggedAttention:
-        if self._gathers:
-            return gathering(self.cache, pieces, self.device)
-        return ViewAttention(self.cache, pieces)
+        match self.reading:
+            case "rows":
+                return FlashAttention.of_pieces(self.cache, pieces, self.device)
+            case "copies":
+                return gathering(self.cache, pieces, self.device)
+            case "views":
+                return ViewAttention(self.cache, pieces)
+
+    def _best_reading(self) -> Reading:
+        llm, dtype = self.model.config.llm, parameter_dtype(self.model)
+        if all(has_kernel(device, dtype, head_width(llm)) for device in self.devices):
+            return "rows"
+        return "views" if self.devices == [torch.device("cpu")] else "copies"
 
     def _hold(self, sequence: Sequence, tokens: int) -> None:
         """Raises OutOfMemoryError where there is no room for a row; the engine asks for it before."""
@@ -182,7 +202,7 @@ class LanguageRunner:
         """Captures the decode step for every size, unless it turns out that it can't be captured."""
         row = self.rows.arena.take(1)
         assert row is not None
-        graphs = DecodeGraphs(self.step, self._limits, row, self.device)
+        graphs = DecodeGraphs(self.step, self._limits, row, self.device, copies=self.reading == "copies")
         try:
             with torch.inference_mode():
                 graphs.capture_all()

@@ -11,7 +11,7 @@ from torch import Tensor
 from sa2va_bento.engine.cuda_graphs import DecodeGraphs
 from sa2va_bento.engine.feature_cache import FeatureCache
 from sa2va_bento.engine.kv_cache import KVCache
-from sa2va_bento.engine.language import DeviceState, LanguageRunner
+from sa2va_bento.engine.language import DeviceState, LanguageRunner, Reading
 from sa2va_bento.engine.limits import Limits
 from sa2va_bento.engine.sampler import SamplingBatch, choose
 from sa2va_bento.engine.sequence import MaskLogits, Sequence
@@ -33,13 +33,13 @@ class Runner:
         limits: Limits,
         feature_cache_bytes: int = 0,
         prefix_cache_bytes: int = 0,
-        gathers: bool | None = None,
+        reading: Reading | None = None,
     ) -> None:
-        """`gathers` is how attention reads the cache (`ragged.py`); None leaves that to the device."""
+        """`reading` is how attention reads the cache; None leaves that to the device."""
         self.model, self.image_token_id, self.limits = model, image_token_id, limits
         self.dtype, self.device = parameter_dtype(model), next(model.parameters()).device
         self._states: dict[Sequence, DeviceState] = {}
-        self.language = LanguageRunner(model, image_token_id, limits, prefix_cache_bytes, self._states, gathers)
+        self.language = LanguageRunner(model, image_token_id, limits, prefix_cache_bytes, self._states, reading)
         self.prefix_cache = self.language.prefixes
         self.tile_features: FeatureCache[Tensor] = FeatureCache(feature_cache_bytes // 4)
         self.sam_features: FeatureCache[ImageFeatures] = FeatureCache(feature_cache_bytes - feature_cache_bytes // 4)

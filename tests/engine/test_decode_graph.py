@@ -26,7 +26,7 @@ def language(request: pytest.FixtureRequest, config: CheckpointConfig) -> Langua
     """As the flat decoder computes it, and as the in-tree modules do."""
     torch.manual_seed(0)
     model = build_model(config).eval().requires_grad_(False)
-    language = LanguageRunner(model, 5, Limits(slots=4, context=256), 0, {}, gathers=True)
+    language = LanguageRunner(model, 5, Limits(slots=4, context=256), 0, {}, reading="copies")
     if request.param == "in-tree":
         model.decoder = None
     return language

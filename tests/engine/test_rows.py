@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import Qwen2Config
 
 from sa2va_bento.engine.arena import SMALLEST_ROW, Arena, Row, row_size
+from sa2va_bento.engine.flash import FlashAttention
 from sa2va_bento.engine.kv_cache import KVCache
+from sa2va_bento.engine.language import Reading
 from sa2va_bento.engine.limits import Limits
 from sa2va_bento.engine.ragged import Piece, ViewAttention, gathering
 from sa2va_bento.engine.rows import AHEAD, Rows
@@ -61,9 +64,9 @@ def test_no_place_is_given_twice_and_none_is_lost(seed: int) -> None:
     assert arena.take(5000) == Row(0, 5000)
 
 
-def small_cache(tokens: int) -> KVCache:
-    config = Qwen2Config(hidden_size=32, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=1)
-    return KVCache(config, tokens, torch.float32, CPU)
+def small_cache(tokens: int, by_token: bool = False, width: int = 8, device: torch.device = CPU) -> KVCache:
+    config = Qwen2Config(hidden_size=4 * width, num_attention_heads=4, num_key_value_heads=2, num_hidden_layers=1)
+    return KVCache(config, tokens, torch.float32, device, by_token)
 
 
 def of_length(tokens: int) -> Sequence:
@@ -121,7 +124,7 @@ def pieces_of(kind: str) -> tuple[list[Piece], int]:
 
 @pytest.mark.parametrize("most", [2**16, 600])
 @pytest.mark.parametrize("kind", ["decode", "new", "mixed"])
-def test_what_is_gathered_is_what_is_viewed(kind: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_copies_and_views_are_read_alike(kind: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one batch, and in several where one would copy too much."""
     monkeypatch.setattr("sa2va_bento.engine.ragged.GATHERED", most)
     pieces, tokens = pieces_of(kind)
@@ -129,17 +132,55 @@ def test_what_is_gathered_is_what_is_viewed(kind: str, most: int, monkeypatch: p
     torch.manual_seed(0)
     query, key, value = torch.randn(count, 4, 8), torch.randn(count, 2, 8), torch.randn(count, 2, 8)
     found, caches = [], []
-    for make in (lambda c: ViewAttention(c, pieces), lambda c: gathering(c, pieces, CPU)):
-        cache = small_cache(tokens)
-        torch.manual_seed(1)
-        cache.keys[0].normal_()
-        cache.values[0].normal_()
+    monkeypatch.setattr("sa2va_bento.engine.flash.varlen_attention", as_the_kernel)
+    for make in (
+        lambda c: ViewAttention(c, pieces),
+        lambda c: gathering(c, pieces, CPU),
+        lambda c: FlashAttention.of_pieces(c, pieces, CPU),
+    ):
+        cache = small_cache(tokens, by_token=len(caches) == 2)
+        fill(cache, pieces)
         found.append(make(cache).attend(0, query, key, value, 0.3))
         caches.append(cache)
-    assert torch.allclose(found[0], found[1], atol=1e-5)
-    assert torch.equal(caches[0].keys[0], caches[1].keys[0])
     expected = reference(caches[0], pieces, query)
-    assert torch.allclose(found[0], expected, atol=1e-5)
+    assert all(torch.allclose(results, expected, atol=1e-5) for results in found)
+    for piece in pieces:
+        contents = [cache.rows(cache.keys[0], piece.row) for cache in caches]
+        assert torch.equal(contents[0], contents[1])
+        assert torch.equal(contents[0], contents[2])
+
+
+def fill(cache: KVCache, pieces: list[Piece]) -> None:
+    """The same in each row, however it lies."""
+    torch.manual_seed(1)
+    for buffer in (cache.keys[0], cache.values[0]):
+        for piece in pieces:
+            view = cache.rows(buffer, piece.row)
+            view.copy_(torch.randn(view.shape))
+
+
+def as_the_kernel(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    firsts: torch.Tensor,
+    bounds: torch.Tensor,
+    ends: torch.Tensor,
+    longest: int,
+    window: int,
+    scale: float,
+) -> torch.Tensor:
+    """What the GPU's kernel is documented to compute; that it does, `tests/test_gpu.py` shows."""
+    results: list[torch.Tensor] = []
+    for number, (start, end) in enumerate(zip(bounds[:-1].tolist(), ends.tolist(), strict=True)):
+        asked = query[firsts[number] : firsts[number + 1]].transpose(0, 1)
+        k, v = (states[start : start + end].transpose(0, 1) for states in (keys, values))
+        assert asked.shape[1] <= longest
+        assert end <= window
+        seen = torch.ones(asked.shape[1], end).tril(end - asked.shape[1]).bool()
+        found = scaled_dot_product_attention(asked[None], k[None], v[None], seen, scale=scale, enable_gqa=True)[0]
+        results.append(found.transpose(0, 1))
+    return torch.cat(results)
 
 
 def reference(cache: KVCache, pieces: list[Piece], query: torch.Tensor) -> torch.Tensor:
@@ -163,8 +204,8 @@ def long_replies() -> list[PredictRequest]:
     ]
 
 
-@pytest.mark.parametrize("gathers", [False, True])
-def test_pre_emption_changes_no_answer(wandering: Path, gathers: bool) -> None:
+@pytest.mark.parametrize("reading", ["views", "copies", "rows"])
+def test_pre_emption_changes_no_answer(wandering: Path, reading: Reading, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory for two long requests, and twelve that want some; some are cancelled."""
     single = Predictor.load(Settings(model_path=str(wandering), slots=1, prefix_cache_mb=0, context=1024))
     alone = [single.predict(request) for request in long_replies()]
@@ -172,7 +213,9 @@ def test_pre_emption_changes_no_answer(wandering: Path, gathers: bool) -> None:
     settings = Settings(model_path=str(wandering), slots=12, max_prefill=96, context=1024, kv_tokens=2200)
     predictor = Predictor.load(settings)
     runner, preempted = predictor._runner, list[int]()
-    runner.language._gathers = gathers
+    runner.language.reading = reading
+    runner.kv_cache._by_token = reading == "rows"
+    monkeypatch.setattr("sa2va_bento.engine.flash.varlen_attention", as_the_kernel)
     preempt = runner.preempt
     runner.preempt = lambda one: (preempted.append(len(one.output_ids)), preempt(one))[1]  # type: ignore[method-assign]
     order = random.Random(3).sample(range(12), 12)

@@ -33,7 +33,11 @@ def served(
 
 
 def test_clips_are_answered_as_upstream_does(served: tuple[str, TestClient]) -> None:
-    name, client = served
+    check_clips(*served, 0.9999)
+
+
+def check_clips(name: str, client: TestClient, least: float) -> None:
+    """`least` is the masks' IoU with upstream's."""
     cases = [case for case in scripted(name)["cases"] if "video" in case]
     assert cases
     recipe = module("scripted/inputs")
@@ -52,7 +56,7 @@ def test_clips_are_answered_as_upstream_does(served: tuple[str, TestClient]) -> 
             expected = scripted_mask(name, entry)
             assert [frame["frame_index"] for frame in track["frames"]] == list(range(len(expected)))
             for frame, mask in zip(track["frames"], expected, strict=True):
-                assert iou(coco.decode(frame["mask"]).astype(bool), mask) >= 0.9999, case["id"]
+                assert iou(coco.decode(frame["mask"]).astype(bool), mask) >= least, case["id"]
 
 
 def spoken(client: TestClient, job: str) -> str:
