@@ -36,9 +36,12 @@ def stages(bench: Bench) -> dict[str, Callable[[], object]]:
         bench.runner.release(sequence)
 
     found: dict[str, Callable[[], object]] = {
-        "SAM2 encode": lambda: encode_image(bench.model.grounding_encoder, pixels),
-        "SAM2 decode, 1 mask": lambda: decode_masks(bench.model.grounding_encoder, features, prompts),
-        "ViT, 1 tile": lambda: bench.model.encode_tiles(tiles),
+        "SAM2 encode, eager": lambda: encode_image(bench.model.grounding_encoder, pixels),
+        "SAM2 encode": lambda: bench.runner.vision.encode_image(pixels),
+        "SAM2 decode, 1 mask, eager": lambda: decode_masks(bench.model.grounding_encoder, features, prompts),
+        "SAM2 decode, 1 mask": lambda: bench.runner.vision.decode_masks(features, prompts),
+        "ViT, 1 tile, eager": lambda: bench.model.encode_tiles(tiles),
+        "ViT, 1 tile": lambda: bench.runner.vision.encode_pictures(tiles, [image.grids]),
         "first token": prefill,
     }
     return found | {f"decode step, batch {batch}": decode_step(bench, batch) for batch in (1, 32)}
@@ -67,7 +70,7 @@ def report(bench: Bench) -> str:
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
             run()
             bench.clock.now()
-        kernels = [event for event in profiler.key_averages() if event.self_device_time_total]
+        kernels = [event for event in profiler.key_averages() if event.device_type.name == "CUDA"]
         busy = sum(event.self_device_time_total for event in kernels) / 1e3
         launched = sum(event.count for event in kernels)
         lines.append(f"{name}: wall {wall:.2f} ms, kernels {busy:.2f} ms ({busy / wall:.0%}), {launched} of them")

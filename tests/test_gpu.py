@@ -21,7 +21,7 @@ pytestmark = pytest.mark.gpu
 
 
 def loaded(folder: Path, **settings: object) -> Predictor:
-    return Predictor.load(Settings(model_path=str(folder), context=4096, **settings))  # type: ignore[arg-type]
+    return Predictor.load(Settings(model_path=str(folder), context=8192, **settings))  # type: ignore[arg-type]
 
 
 def replies(folder: Path, **settings: object) -> list[str]:
@@ -69,10 +69,11 @@ def attended(
     with pytest.MonkeyPatch.context() as patch:
         if device.type == "cpu":
             patch.setattr("sa2va_bento.engine.flash.varlen_attention", as_the_kernel)
-        return attention.attend(0, *(part.to(device, dtype) for part in (query, key, value)), 0.3).float().cpu()
+        query, key, value = (part.to(device, dtype) for part in (query, key, value))
+        return attention.attend(0, query, key, value, 0.3).float().cpu()
 
 
-@pytest.mark.parametrize(("dtype", "reading", "least"), [("auto", "rows", 0.95), ("float32", "copies", 0.999)])
+@pytest.mark.parametrize(("dtype", "reading", "least"), [("auto", "rows", 0.9), ("float32", "copies", 0.999)])
 @pytest.mark.parametrize("name", GOLDENS)
 def test_every_family_is_served_with_graphs(name: str, dtype: str, reading: str, least: float, tmp_path: Path) -> None:
     """The goldens, in the number format that the service chooses and in the CPU's."""

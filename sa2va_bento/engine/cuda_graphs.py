@@ -4,7 +4,7 @@ spends its time on."""
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from sa2va_bento.engine.arena import Row
 from sa2va_bento.engine.limits import Limits
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 SMALLEST_WINDOW = 256
 """Windows are powers of two from here on, so that few graphs serve all lengths."""
@@ -111,17 +113,27 @@ class DecodeGraphs:
     def _capture(self, rows: int, window: int) -> _Graph:
         self._inputs[3], self._inputs[4] = self._scratch.start, self._scratch.size
         inputs = self._inputs[:, :rows]
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # libraries set themselves up outside of the capture
-            self._step(inputs, window)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        # Other threads may use the device meanwhile; only what this one does must fit into a graph.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            hidden = self._step(inputs, window)
+        graph, hidden = record(lambda: self._step(inputs, window), self._pool)
         logger.debug("captured the decode step for %d rows, %d places", rows, window)
         return _Graph(graph, hidden)
+
+
+def record(compute: Callable[[], T], pool: Any) -> "tuple[torch.cuda.CUDAGraph, T]":
+    """The graph of a computation, and its result, whose tensors each replay writes again.
+
+    Raises:
+        RuntimeError: it can't be captured.
+    """
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # libraries set themselves up outside of the capture
+        compute()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    # Other threads may use the device meanwhile; only what this one does must fit into a graph.
+    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        result = compute()
+    return graph, result
 
 
 def _pinned(rows: list[list[int]]) -> Tensor:

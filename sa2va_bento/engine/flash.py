@@ -1,11 +1,12 @@
 """Attention of a step over rows where they lie, on a GPU: FlashAttention's kernel for sequences of any lengths.
 
-Neither padding nor a mask nor a copy of the cache: each row of the cache is one sequence of the kernel, of which it reads
-as many tokens as count. Causality is aligned to the end of a sequence, so that a piece of a prompt, a whole prompt and
-the one token of a decode step are one case.
+Neither padding nor a mask nor a copy of the cache: each row of the cache is one sequence of the kernel, of which it
+reads as many tokens as count. Causality is aligned to the end of a sequence, so that a piece of a prompt, a whole
+prompt and the one token of a decode step are one case.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,7 +88,8 @@ def varlen_attention(
 
     `torch.nn.attention.varlen` takes `seqused_k` too, from torch 2.12 on, and is this operator and an allocation.
     """
-    found = torch.ops.aten._flash_attention_forward(
+    attend: Any = torch.ops.aten._flash_attention_forward
+    found = attend(
         query, keys, values, firsts, bounds, longest, window, 0.0, longest > 1, False, scale=scale, seqused_k=ends
     )
     return found[0]

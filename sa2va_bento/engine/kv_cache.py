@@ -2,8 +2,9 @@
 
 Rows are of different lengths and are carved from one arena (`arena.py`), so that memory goes to tokens and not to the
 longest context that a request might have had. A row is one stretch, its heads one after the other, (KV heads, size,
-width), or its tokens (size, KV heads, width) where a GPU's kernel wants them so: attention reads it where it lies. A cache of blocks all over the memory would have to be gathered at every step,
-which takes more than twice the time of the attention itself on a CPU (`benchmarks/README.md`).
+width), or its tokens, (size, KV heads, width), where a GPU's kernel wants them so: attention reads it where it lies.
+A cache of blocks all over the memory would have to be gathered at every step, which takes more than twice the time of
+the attention itself on a CPU (`benchmarks/README.md`).
 """
 
 from collections.abc import Sequence

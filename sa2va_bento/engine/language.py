@@ -24,8 +24,8 @@ from sa2va_bento.model.loading.device_map import layer_devices
 logger = logging.getLogger(__name__)
 
 Reading = Literal["views", "copies", "rows"]
-"""How attention reads the cache: a CPU by views of neighbouring rows (`ragged.py`), a GPU from the rows (`flash.py`) or,
-where it has no kernel for that, from copies of them (`ragged.py`)."""
+"""How attention reads the cache: a CPU by views of neighbouring rows (`ragged.py`), a GPU from the rows (`flash.py`)
+or, where it has no kernel for that, from copies of them (`ragged.py`)."""
 
 
 @dataclass
@@ -57,14 +57,16 @@ class LanguageRunner:
         self.model, self.image_token_id, self._limits, self._states = model, image_token_id, limits, states
         self.device, devices = next(model.parameters()).device, layer_devices(model)
         self.devices = list(dict.fromkeys((self.device, *devices)))
-        self.reading = reading or self._best_reading()
+        self.reading: Reading = reading or self._best_reading()
         model.prepare_steps()
-        has_graphs = [device.type for device in self.devices] == ["cuda"]
-        tokens = limits.kv_tokens + has_graphs  # one more, where the rows of a graph's batch that are nobody's write
+        self.can_capture = [device.type for device in self.devices] == ["cuda"]
+        tokens = (
+            limits.kv_tokens + self.can_capture
+        )  # one more, where the rows of a graph's batch that are nobody's write
         self.cache = KVCache(model.config.llm, tokens, parameter_dtype(model), devices, self.reading == "rows")
         self.rows = Rows(self.cache, limits.context)
         self.prefixes: FeatureCache[Tensor] = FeatureCache(prefix_cache_bytes)
-        self.graphs = self._make_graphs() if has_graphs else None
+        self.graphs = self._make_graphs() if self.can_capture else None
 
     def load_prefix(self, sequence: Sequence) -> int:
         """Copies the keys and values of a prefix cache hit; how many tokens of the prompt they stand for."""
@@ -138,13 +140,11 @@ class LanguageRunner:
         return self.model.language_step(self.model.embed_tokens(ids), positions, attention)
 
     def _attention(self, pieces: list[Piece]) -> RaggedAttention:
-        match self.reading:
-            case "rows":
-                return FlashAttention.of_pieces(self.cache, pieces, self.device)
-            case "copies":
-                return gathering(self.cache, pieces, self.device)
-            case "views":
-                return ViewAttention(self.cache, pieces)
+        if self.reading == "rows":
+            return FlashAttention.of_pieces(self.cache, pieces, self.device)
+        if self.reading == "copies":
+            return gathering(self.cache, pieces, self.device)
+        return ViewAttention(self.cache, pieces)
 
     def _best_reading(self) -> Reading:
         llm, dtype = self.model.config.llm, parameter_dtype(self.model)

@@ -18,8 +18,9 @@ from sa2va_bento.engine.sequence import MaskLogits, Sequence
 from sa2va_bento.engine.tracker import Tracker
 from sa2va_bento.engine.tracking import ClipTracking, FramePixels
 from sa2va_bento.engine.transfer import from_numpy, on_device, to_host, to_numbers
+from sa2va_bento.engine.vision import VisionRunner
 from sa2va_bento.model.base import Sa2VA, parameter_dtype
-from sa2va_bento.model.grounding import ImageFeatures, decode_masks, encode_image
+from sa2va_bento.model.grounding import ImageFeatures
 from sa2va_bento.types import EngineStats, Picture
 
 
@@ -41,6 +42,7 @@ class Runner:
         self._states: dict[Sequence, DeviceState] = {}
         self.language = LanguageRunner(model, image_token_id, limits, prefix_cache_bytes, self._states, reading)
         self.prefix_cache = self.language.prefixes
+        self.vision = VisionRunner(model, self.language.can_capture)
         self.tile_features: FeatureCache[Tensor] = FeatureCache(feature_cache_bytes // 4)
         self.sam_features: FeatureCache[ImageFeatures] = FeatureCache(feature_cache_bytes - feature_cache_bytes // 4)
         self._tracker = Tracker(model, self._to_device)
@@ -82,7 +84,7 @@ class Runner:
         fresh = [picture for key, picture in pictures.items() if found[key] is None]
         if fresh:
             pixels = self._to_device(np.concatenate([picture.tiles() for picture in fresh]))
-            parts = self.model.encode_pictures(pixels, [picture.grids for picture in fresh])
+            parts = self.vision.encode_pictures(pixels, [picture.grids for picture in fresh])
             for picture, part in zip(fresh, parts, strict=True):  # (N, cells, W)
                 found[picture.tiles_key] = tiles = part if len(parts) == 1 else part.clone()  # memory of its own
                 if not picture.is_clip:
@@ -192,7 +194,7 @@ class Runner:
         fresh = [picture for key, picture in distinct.items() if found[key] is None]
         if fresh:
             pixels = self._to_device(np.stack([picture.sam_pixels() for picture in fresh]))
-            encoded = encode_image(self.model.grounding_encoder, pixels)
+            encoded = self.vision.encode_image(pixels)
             for row, picture in enumerate(fresh):
                 found[picture.key] = features = encoded.picture(row)
                 self.sam_features.put(picture.key, features)
@@ -202,7 +204,7 @@ class Runner:
         for start in range(0, len(owners), self.limits.max_masks):
             part = slice(start, start + self.limits.max_masks)
             rows = features.rows(on_device(owners[part], self.device))
-            best = decode_masks(self.model.grounding_encoder, rows, prompts[part])
+            best = self.vision.decode_masks(rows, prompts[part])
             scores, visible = to_numbers(best.iou.float()), to_numbers(best.object_score.float().sigmoid())
             yield from map(MaskLogits, to_host(best.logits.float()), scores, visible)
 

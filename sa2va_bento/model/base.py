@@ -34,6 +34,8 @@ class PromptInputs:
 class Sa2VA(nn.Module, ABC):
     """The modules of a checkpoint. Nothing in here disables gradients or picks a device."""
 
+    has_tiles = False
+    """Whether a picture's pixels are tiles along dim 0, (N, 3, S, S), of as many image tokens each."""
     decoder: FlatDecoder | None = None
     """What computes `language_step` in place of the in-tree modules, once `prepare_steps` has found that it can."""
 

@@ -88,6 +88,10 @@ class BestMasks:
     object_score: Tensor
     token: Tensor
 
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return (self.logits, self.iou, self.object_score, self.token)
+
 
 def encode_image(sam: Sam2VideoModel, pixels: Tensor) -> ImageFeatures:
     """Pixels (N, 3, S, S) to features. The costly part of grounding: once an image, whatever is asked about it."""

@@ -51,6 +51,8 @@ def load(settings: Settings) -> tuple[Sa2VA, PromptTokenizer, Limits]:
     if threads := settings.threads or _cpu_threads(placement.device, is_large):
         torch.set_num_threads(threads)
     device = _device(placement, settings)
+    if placement.dtype == torch.float32:  # asked for, where there is a GPU: then convolutions are not rounded either
+        torch.backends.cudnn.allow_tf32 = False
     estimated, parts = _shared(config, placement, settings, device)
     logger.info("estimated: %s", estimated.needed)
     adapter = read_adapter(settings)

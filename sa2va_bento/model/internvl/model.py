@@ -14,6 +14,7 @@ class InternVLSa2VA(CausalSa2VA):
     """The modules of a checkpoint under its own part names."""
 
     config: InternVLConfig
+    has_tiles = True
 
     def __init__(self, config: InternVLConfig) -> None:
         super().__init__(config)

@@ -26,6 +26,7 @@ class LlavaSa2VA(CausalSa2VA):
     """The modules of a checkpoint."""
 
     config: LlavaConfig
+    has_tiles = True
 
     def __init__(self, config: LlavaConfig) -> None:
         super().__init__(config)
