@@ -24,7 +24,7 @@ def stages(bench: Bench) -> dict[str, Callable[[], object]]:
     """One run of each stage."""
     side = bench.config.sam2_shape.image_size
     pixels = torch.randn(1, 3, side, side, device=bench.device, dtype=bench.runner.dtype)
-    tiles = bench.runner._to_device(pictures(bench.config, 1)[0].tiles())
+    tiles = bench.runner._to_device([pictures(bench.config, 1)[0].tiles()])
     features = encode_image(bench.model.grounding_encoder, pixels)
     prompts = torch.randn(1, bench.config.sam2_shape.d_model, device=bench.device, dtype=bench.runner.dtype)
     image = pictures(bench.config, 1)[0]

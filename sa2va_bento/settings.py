@@ -74,8 +74,10 @@ class Settings(BaseModel):
     memory_share: float = Field(
         default=0.9, gt=0, le=1, description="Share of the device's memory that the model, its caches and work may take"
     )
-    max_prefill: int = Field(
-        default=1024, ge=64, description="Prompt tokens read at once, between a few tokens of the running replies"
+    max_prefill: Annotated[int, Field(ge=64)] | Auto = Field(
+        default="auto",
+        description="Prompt tokens read at once, between a few tokens of the running replies; `auto` is 1024 on a CPU "
+        "and up to 4096 on a GPU",
     )
     feature_cache_mb: Annotated[float, Field(ge=0, le=2**20)] | Auto = Field(
         default="auto", description="Memory of the device for features of pictures seen before, MiB; 0 keeps none"

@@ -24,8 +24,10 @@ CACHE_SHARE = 0.1
 MOST_CACHED, MOST_CACHED_ON_CPU = 2 * GIB, GIB // 2
 WORK_SHARE = 0.3
 """Of what is left after the weights: what the working memory of large batches may take."""
-BATCHES = ((16, 8, 32), (16, 4, 16), (1, 2, 8), (1, 1, 4))
-"""Tiles and SAM2's pictures that are encoded together, and masks that are decoded: the first that are little enough."""
+BATCHES = ((16, 8, 32, 4096), (16, 4, 16, 2048), (1, 2, 8, 1024), (1, 1, 4, 1024))
+"""Tiles and SAM2's pictures that are encoded together, masks that are decoded, and a GPU's prompt tokens that are read:
+the first that are little enough."""
+PREFILL_ON_CPU = 1024
 ROUND = 128
 """Tokens of the cache, which are a multiple of this."""
 
@@ -64,7 +66,7 @@ def fit(
 
 def smallest(settings: Settings, measures: Measures, weights: int, on: Device) -> Fit:
     """One request as large as the model's pictures can be, alone."""
-    context, (tiles, images, masks) = _least_context(settings, measures), BATCHES[-1]
+    context, (tiles, images, masks, _) = _least_context(settings, measures), BATCHES[-1]
     limits = replace(_limits(settings, measures.positions, 1), slots=1, context=context, kv_tokens=context)
     limits = replace(limits, max_tiles=max(tiles, measures.tiles), max_images=images, max_masks=masks)
     limits = _with_caches(limits, settings, 0, on)
@@ -95,7 +97,7 @@ def _limits(settings: Settings, positions: int, slots: int) -> Limits:
         slots=many,
         context=context,
         kv_tokens=many * context if settings.kv_tokens == "auto" else max(context, settings.kv_tokens),
-        max_prefill=settings.max_prefill,
+        max_prefill=PREFILL_ON_CPU if settings.max_prefill == "auto" else settings.max_prefill,
         clip_share=settings.clip_share,
     )
 
@@ -116,8 +118,10 @@ def _with_caches(limits: Limits, settings: Settings, auto: int, on: Device) -> L
 def _with_batches(limits: Limits, settings: Settings, measures: Measures, weights: int, on: Device) -> Limits:
     """The largest batches of pictures whose working memory is little enough."""
     least = _least_context(settings, measures)
-    for tiles, images, masks in BATCHES:
+    for tiles, images, masks, prefill in BATCHES:
         limits = replace(limits, max_tiles=max(tiles, measures.tiles), max_images=images, max_masks=masks)
+        if settings.max_prefill == "auto" and on.gathers:
+            limits = replace(limits, max_prefill=prefill)
         one = _needed(replace(limits, slots=1, kv_tokens=least, context=least), measures, weights, on)
         if one.total <= on.budget and one.activations <= WORK_SHARE * (on.budget - weights):
             break

@@ -17,7 +17,7 @@ from sa2va_bento.engine.sampler import SamplingBatch, choose
 from sa2va_bento.engine.sequence import MaskLogits, Sequence
 from sa2va_bento.engine.tracker import Tracker
 from sa2va_bento.engine.tracking import ClipTracking, FramePixels
-from sa2va_bento.engine.transfer import from_numpy, on_device, to_host, to_numbers
+from sa2va_bento.engine.transfer import batch_on_device, from_numpy, on_device, to_host, to_numbers
 from sa2va_bento.engine.vision import VisionRunner
 from sa2va_bento.model.base import Sa2VA, parameter_dtype
 from sa2va_bento.model.grounding import ImageFeatures
@@ -83,7 +83,7 @@ class Runner:
         found = {key: self.tile_features.get(key, pinned.get(key)) for key in pictures}
         fresh = [picture for key, picture in pictures.items() if found[key] is None]
         if fresh:
-            pixels = self._to_device(np.concatenate([picture.tiles() for picture in fresh]))
+            pixels = self._to_device([picture.tiles() for picture in fresh])
             parts = self.vision.encode_pictures(pixels, [picture.grids for picture in fresh])
             for picture, part in zip(fresh, parts, strict=True):  # (N, cells, W)
                 found[picture.tiles_key] = tiles = part if len(parts) == 1 else part.clone()  # memory of its own
@@ -193,7 +193,7 @@ class Runner:
         found = {key: self.sam_features.get(key, pinned.get(key)) for key in distinct}
         fresh = [picture for key, picture in distinct.items() if found[key] is None]
         if fresh:
-            pixels = self._to_device(np.stack([picture.sam_pixels() for picture in fresh]))
+            pixels = self._to_device([picture.sam_pixels()[None] for picture in fresh])
             encoded = self.vision.encode_image(pixels)
             for row, picture in enumerate(fresh):
                 found[picture.key] = features = encoded.picture(row)
@@ -208,11 +208,8 @@ class Runner:
             scores, visible = to_numbers(best.iou.float()), to_numbers(best.object_score.float().sigmoid())
             yield from map(MaskLogits, to_host(best.logits.float()), scores, visible)
 
-    def _to_device(self, array: NDArray[np.float32]) -> Tensor:
-        tensor = from_numpy(array)
-        if self.device.type == "cuda":
-            tensor = tensor.pin_memory()
-        return tensor.to(device=self.device, dtype=self.dtype, non_blocking=True)
+    def _to_device(self, arrays: list[NDArray[np.float32]]) -> Tensor:
+        return batch_on_device(arrays, self.device, self.dtype)
 
 
 def _pinned(sequences: list[Sequence]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from sa2va_bento.model.tracking import MemoryBank, condition_frame, follow_frame
 class Tracker:
     """Follows the objects of clips, frame by frame. Each frame is encoded once for all objects, which are a batch."""
 
-    def __init__(self, model: Sa2VA, to_device: Callable[[NDArray[np.float32]], Tensor]) -> None:
+    def __init__(self, model: Sa2VA, to_device: Callable[[list[NDArray[np.float32]]], Tensor]) -> None:
         self._sam, self._to_device = model.grounding_encoder, to_device
         self._banks: dict[ClipTracking, MemoryBank] = {}
 
@@ -27,7 +27,7 @@ class Tracker:
 
     def track(self, clip: ClipTracking, frames: list[FramePixels]) -> list[tuple[MaskLogits, ...]]:
         """The masks of all objects on each of the frames, in the order in which they were fed."""
-        features = encode_image(self._sam, self._to_device(np.stack([frame.pixels for frame in frames])))
+        features = encode_image(self._sam, self._to_device([frame.pixels[None] for frame in frames]))
         return [self._frame(clip, frame.index, features, row) for row, frame in enumerate(frames)]
 
     def release(self, clip: ClipTracking) -> None:
