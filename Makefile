@@ -1,5 +1,6 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 3303
+TEST_PROCESSES ?= 2
 IMAGE ?= sa2va-service
 DEPLOY := .venv-deploy
 SCHEMAS := @kubernetes-models/gateway-api@2.0.0 @kubernetes-models/keda@2.0.0 \
@@ -48,7 +49,7 @@ serve: install ## serves on http://localhost:3303 (PORT, MODEL_PATH)
 dev: $(VENV)/.dev ## what working on it needs, into .venv
 
 test: dev ## the tests, but for those below
-	$(BIN)/pytest -m "not gpu and not slow"
+	$(BIN)/pytest -m "not gpu and not slow" --numprocesses $(TEST_PROCESSES) --dist loadfile
 
 tests/browser/node_modules/.package-lock.json: tests/browser/package-lock.json
 	npm ci --silent --no-audit --no-fund --prefix tests/browser

@@ -26,19 +26,23 @@ def status_problem(status: int, body: Mapping[str, Any] | None, error: BaseExcep
     return f"status {status}: {' '.join(words)}"
 
 
-def answer_problem(answer: Mapping[str, Any], picture: Picture) -> str | None:
-    """What is wrong with an answer of `/process`: every mask is decoded."""
+def answer_problem(answer: Mapping[str, Any], picture: Picture, has_masks: bool = True) -> str | None:
+    """What is wrong with an answer of `/process`: every mask is decoded, where masks were asked for."""
     if not isinstance(answer.get("result"), str):
         return "the answer has no result"
     if (answer["image"]["width"], answer["image"]["height"]) != picture.size:
         return "the answer is about a picture of another size"
     if answer["result"].count("[SEG]") != len(answer["segments"]):
         return "the answer has not one segment for each [SEG]"
+    if not has_masks:
+        return None
     return next(filter(None, (mask_problem(segment, picture.size) for segment in answer["segments"])), None)
 
 
 def mask_problem(segment: Mapping[str, Any], size: tuple[int, int]) -> str | None:
     """What is wrong with a segment's mask."""
+    if segment["mask"] is None:
+        return "a segment has no mask"
     decoded: np.ndarray = coco.decode(segment["mask"])
     if decoded.shape != size[::-1]:
         return "a mask has another size than the picture"

@@ -53,6 +53,13 @@ def test_a_wrong_mask_is_noticed() -> None:
     assert "size" in (mask_problem(segment, (PICTURE.size[0] + 1, PICTURE.size[1])) or "")
 
 
+def test_masks_are_missed_where_they_were_asked_for() -> None:
+    without = answer(PICTURE)
+    without["segments"][0]["mask"] = None
+    assert "no mask" in (answer_problem(without, PICTURE) or "")
+    assert answer_problem(without, PICTURE, has_masks=False) is None
+
+
 def test_failures_are_grouped_by_their_cause() -> None:
     one, other = ({"error": f"12.{n} s of waiting, of {n} s left", "request_id": f"id-{n}"} for n in (3, 44))
     assert (

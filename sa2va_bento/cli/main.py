@@ -21,9 +21,11 @@ Examples:
   sa2va ask - "What is in the picture?" --json < photo.jpg
   sa2va ask photo.jpg "Please segment the dog." --url http://localhost:3303
   sa2va batch photos/ --prompt "Please segment the dog." --out labels --format yolo
+  sa2va evaluate refcoco --data data/ref_seg --images data/train2014 --model ByteDance/Sa2VA-4B
   sa2va serve --port 3303 --model-path ByteDance/Sa2VA-4B
 """
 
+DATASETS = ("refcoco", "refcoco+", "refcocog", "reasonseg", "mevis", "ref-youtube-vos", "ref-davis")
 FORMATS = ("json", "masks", "overlay", "instances", "coco", "yolo", "labelme", "label_studio", "cvat")
 
 
@@ -91,6 +93,34 @@ def batch(**chosen: Any) -> None:
     stopped.
     """
     from sa2va_bento.cli.batch.run import batch as run
+
+    run(**chosen)
+
+
+@sa2va.command()
+@click.argument("dataset", type=click.Choice(DATASETS))
+@click.option(
+    "--data", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path), help="Its folder."
+)
+@click.option("--images", type=click.Path(exists=True, file_okay=False, path_type=Path), help="COCO's train2014.")
+@click.option("--split", help="val, or valid_u of MeViS and valid of the other clips, where not given.")
+@click.option("--out", default=Path("evaluation"), type=click.Path(path_type=Path), help="Folder of the results.")
+@click.option(
+    "--masks", type=click.Choice(("all", "first")), help="Of an answer; all of a picture, the first of a clip."
+)
+@click.option("--limit", type=click.IntRange(1), help="Only so many expressions.")
+@click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--url", metavar="URL", help="Ask a running service instead of loading a model.")
+@click.option("--key", metavar="KEY", envvar="SA2VA_API_KEY", help="The service's key.")
+@model_options
+@answer_options
+def evaluate(**chosen: Any) -> None:
+    """Numbers of referring segmentation on DATASET, read from its published layout.
+
+    cIoU and gIoU for pictures, J and F for clips; where a server keeps the annotations, the files that it takes. The
+    same command goes on where it was stopped.
+    """
+    from sa2va_bento.cli.evaluate import evaluate as run
 
     run(**chosen)
 

@@ -1,13 +1,16 @@
 """A running service in place of a loaded model."""
 
+import base64
 import io
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
 
@@ -41,9 +44,27 @@ class Remote:
         fields = {name: json.dumps(value) for name, value in options.items() if value is not None}
         with path.open("rb") as file:
             job = self._post("/process_video", {"video": (path.name, file)}, {"prompt": prompt, **fields})["id"]
+        return self._result(job), job
+
+    def follow_frames(self, frames: Sequence[Path], prompt: str, **options: Any) -> tuple[str, list[NDArray[np.bool_]]]:
+        """The reply about a clip of picture files, and for each of its tracks the masks (T, H, W)."""
+        body = {name: value for name, value in options.items() if value is not None}
+        body |= {"prompt": prompt, "frames": [base64.b64encode(path.read_bytes()).decode() for path in frames]}
+        try:
+            job = self._checked(self._client.post("/process_video", json=body)).json()["id"]
+        except httpx.TransportError as error:
+            raise _gone(self._client, error) from None
+        result = self._result(job)
+        tracks = [
+            np.stack([np.asarray(coco.decode(frame["mask"]), bool) for frame in track["frames"]])
+            for track in result["segments"]
+        ]
+        return result["result"], tracks
+
+    def _result(self, job: str) -> dict[str, Any]:
         while self._get(f"/jobs/{job}")["state"] in ("queued", "running"):
             time.sleep(POLL_S)
-        return self._get(f"/jobs/{job}/result"), job
+        return self._get(f"/jobs/{job}/result")
 
     def fetch(self, job: str, name: str) -> bytes:
         """A job's result in a format."""

@@ -13,12 +13,11 @@ from typing import Any, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from sa2va_bento.clips import ClipQuestion, ClipReply, ClipRequest, FrameSegments, FramesSeen
+from sa2va_bento.clips import ClipRequest
 from sa2va_bento.errors import BadRequestError, Sa2VAError
 from sa2va_bento.local.answer import Answer
-from sa2va_bento.local.pictures import MOST_PIXELS, AnyPicture, to_image
-from sa2va_bento.media.videos.selection import Selection
-from sa2va_bento.media.videos.video_file import VideoFile, VideoLimits
+from sa2va_bento.local.following import AnyVideo, ClipEvent, Watcher, clip_request, put
+from sa2va_bento.local.pictures import AnyPicture, to_image
 from sa2va_bento.predictor import Predictor as Core
 from sa2va_bento.settings import Settings, load_settings
 from sa2va_bento.types import (
@@ -37,7 +36,6 @@ NO_DEADLINE_S = 10.0 * 365 * 86_400
 
 Asked = tuple[AnyPicture | None, str]
 """A picture and a prompt."""
-ClipEvent = ClipReply | FrameSegments
 
 
 class Predictor(Core):
@@ -130,12 +128,12 @@ class Predictor(Core):
             for pending in window:
                 pending.cancel()
 
-    def follow(self, video: "str | PathLike[str]", *prompts: str, **options: Any) -> Iterator[ClipEvent]:
+    def follow(self, video: AnyVideo, *prompts: str, **options: Any) -> Iterator[ClipEvent]:
         """A video's replies, one a prompt, then for each frame a segment for each `[SEG]` of them (`sa2va_bento.clips`
         has the types). Leaving the loop frees the model.
 
         Args:
-            video: A file: MP4, MOV, WebM, MKV, AVI, or an animated GIF, WebP or PNG.
+            video: A file: MP4, MOV, WebM, MKV, AVI, or an animated GIF, WebP or PNG; or the files of its frames.
             prompts: What to do or say.
             options: `start_s`, `end_s`, `every_nth`, `fps`, `max_frames`; `frames_seen` ("model", "first", "uniform" or
                 places), `frames_seen_count`; `mode` and `selected`, where the checkpoint samples clips;
@@ -143,7 +141,7 @@ class Predictor(Core):
         """
         told: queue.Queue[ClipEvent | BaseException | None] = queue.Queue(maxsize=8)
         stop = threading.Event()
-        request = _clip_request(video, prompts, options, stop)
+        request = clip_request(video, prompts, options, stop)
         thread = threading.Thread(target=self._follow, args=(request, told, stop), daemon=True)
         thread.start()
         try:
@@ -169,10 +167,10 @@ class Predictor(Core):
     ) -> None:
         end: BaseException | None = None
         try:
-            self.answer_clip(request, _Watcher(told, stop))
+            self.answer_clip(request, Watcher(told, stop))
         except BaseException as error:
             end = error
-        _put(told, end, stop)
+        put(told, end, stop)
 
 
 MOST_WAITING = 1_000_000
@@ -210,29 +208,6 @@ class _Pending:
             self._answer.set_exception(error)
 
 
-class _Watcher:
-    """Passes a clip's answer on to the loop that reads it, and waits where that is slow."""
-
-    def __init__(self, told: "queue.Queue[ClipEvent | BaseException | None]", stop: threading.Event) -> None:
-        self._told, self._stop = told, stop
-
-    def on_text(self, question: int, text: str) -> None: ...
-
-    def on_reply(self, reply: ClipReply) -> None:
-        _put(self._told, reply, self._stop)
-
-    def on_frame(self, frame: FrameSegments) -> None:
-        _put(self._told, frame, self._stop)
-
-
-def _put(told: "queue.Queue[Any]", item: object, stop: threading.Event) -> None:
-    while not stop.is_set():
-        try:
-            return told.put(item, timeout=0.1)
-        except queue.Full:
-            continue
-
-
 def _settled(pending: _Pending, keep_going: bool) -> Answer | Sa2VAError:
     try:
         return pending.result()
@@ -268,25 +243,3 @@ def _request(picture: AnyPicture | None, prompt: str | None, options: dict[str, 
 
 def _region(region: Any) -> NDArray[np.bool_]:
     return np.asarray(region).astype(bool)
-
-
-def _clip_request(
-    video: "str | PathLike[str]", prompts: tuple[str, ...], options: dict[str, Any], stop: threading.Event
-) -> ClipRequest:
-    if not prompts:
-        raise BadRequestError("follow takes a video and at least one prompt")
-    known = ("start_s", "end_s", "every_nth", "fps", "max_frames")
-    selection = Selection(**{name: options.pop(name) for name in known if name in options})
-    seen = options.pop("frames_seen", FramesSeen.MODEL)
-    path = Path(video).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    return ClipRequest(
-        clip=VideoFile(path, VideoLimits(MOST_PIXELS, MOST_WAITING), selection),
-        questions=tuple(ClipQuestion(prompt) for prompt in prompts),
-        seen=FramesSeen(seen) if isinstance(seen, str) else tuple(seen),
-        seen_count=options.pop("frames_seen_count", 5),
-        is_cancelled=stop.is_set,
-        selected=tuple(options.pop("selected", ())),
-        **options,
-    )

@@ -101,9 +101,9 @@ class Runtime:
     supervisor it has the process end when that can't answer any more: the supervisor starts another."""
 
     SWITCH_S = 0.0001
-    """After which a thread gives Python to another that waits for it. The engine lets go of it at each of its many short
-    operations: beside a thread that computes in Python, 300 of them take 65 ms, with 1 ms here 490, with Python's own
-    5 ms 4 s, and the event loop, too, waits longer under load than it works."""
+    """After which a thread gives Python to another that waits for it. The engine lets go of it at each of its many
+    short operations: beside a thread that computes in Python, 300 of them take 65 ms, with 1 ms here 490, with Python's
+    own 5 ms 4 s, and the event loop, too, waits longer under load than it works."""
     WATCH_S = 0.5
     """Between two looks at the engine and the supervisor."""
     SHORT_GRACE_S = 5.0

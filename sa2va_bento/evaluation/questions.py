@@ -1,0 +1,31 @@
+"""What a data set asks, whichever it is: an expression about a picture or a clip, and the right masks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Masks = NDArray[np.bool_]
+"""(T, H, W): of a clip's frames, or of one picture."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The right masks, and pixels that count for nothing."""
+
+    masks: Masks
+    ignored: Masks | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """`id` tells it from the others. `frames` are files, one for a picture. Without `truth` the masks are only written,
+    for a server that has it: as `place`, the folders under which it wants them."""
+
+    id: str
+    frames: tuple[Path, ...]
+    prompt: str
+    truth: Callable[[], Truth] | None = None
+    place: str = ""
