@@ -1,6 +1,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PORT ?= 3303
 TEST_PROCESSES ?= 2
+DEV_EXTRAS := --extra quantization --extra training --extra parquet --extra dev
 IMAGE ?= sa2va-service
 DEPLOY := .venv-deploy
 SCHEMAS := @kubernetes-models/gateway-api@2.0.0 @kubernetes-models/keda@2.0.0 \
@@ -96,7 +97,7 @@ check: test lint types ## what a change has to pass
 
 lock: dev ## requirements/ again after pyproject.toml changed (LOCK_ARGS=--upgrade for newer releases)
 	$(COMPILE) --output-file requirements/serve.txt
-	$(COMPILE) --all-extras --constraints requirements/serve.txt --output-file requirements/dev.txt
+	$(COMPILE) $(DEV_EXTRAS) --constraints requirements/serve.txt --output-file requirements/dev.txt
 	echo $(TORCH) | $(BIN)/uv pip compile - --no-config --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 		--constraints requirements/serve.txt $$(sed -n 's/^\([a-z0-9.-]*\)==.*/--no-emit-package \1/p' requirements/serve.txt) \
 		--custom-compile-command "make lock" --output-file requirements/cuda.txt $(LOCK_ARGS)

@@ -81,8 +81,16 @@ def ask(**chosen: Any) -> None:
 @click.argument("source")
 @click.option("--prompt", "prompts", multiple=True, help="What to ask about each picture; may be repeated.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the results.")
-@click.option("--format", "formats", type=click.Choice(FORMATS), multiple=True, help="To write beside results.jsonl.")
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice((*FORMATS, "parquet")),
+    multiple=True,
+    help="To write beside results.jsonl.",
+)
 @click.option("--quiet", is_flag=True, help="No progress bar.")
+@click.option("--ray", metavar="ADDRESS", help="Spread it over a Ray cluster: its address, auto or local.")
+@click.option("--actors", type=click.IntRange(1), help="With --ray, how many models; one for each GPU otherwise.")
 @model_options
 @answer_options
 def batch(**chosen: Any) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from pyarrow import parquet  # pyright: ignore[reportMissingTypeStubs]
+from pycocotools import mask as coco
 
 from sa2va_bento.cli.batch.rows import rows_of
 from sa2va_bento.cli.main import main
@@ -137,3 +139,20 @@ def _text(out: Path) -> str:
 def test_a_picture_alone(tmp_path: Path) -> None:
     Image.new("RGB", (20, 20), "red").save(tmp_path / "a.png")
     assert [row.image for row in rows_of(str(tmp_path / "a.png"), ["x"])] == ["a.png"]
+
+
+def test_results_as_parquet(pictures: Path, tmp_path: Path) -> None:
+    """Read back by pyarrow: a row a row, masks that pycocotools decodes."""
+    rows = [{"image": "01.png", "id": 7}, {"image": "text.jpg", "id": 8}]
+    source = tmp_path / "rows.jsonl"
+    source.write_text("".join(json.dumps({**row, "image": str(pictures / str(row["image"]))}) + "\n" for row in rows))
+    out = tmp_path / "out"
+    assert main(["batch", str(source), "--prompt", RED, "--out", str(out), "--quiet", "--format", "parquet"]) == 0
+    found = parquet.read_table(out / "results.parquet").to_pylist()
+    assert [(row["id"], row["status"]) for row in found] == [("7", "ok"), ("8", "failed")]
+    assert "not a picture" in found[1]["error"]
+    (segment,) = found[0]["segments"]
+    assert coco.decode(segment["mask"]).sum() == segment["area"] > 0
+    assert found[0]["image_size"] == {"width": 160, "height": 120}
+    again = list(rows_of(str(out / "results.parquet"), [RED]))
+    assert [(row.id, row.prompt) for row in again] == [("7", RED), ("8", RED)]

@@ -1,8 +1,7 @@
 """A whole data set through one model: rows read, answered in full batches, and written in their order."""
 
 import sys
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -13,12 +12,13 @@ import numpy as np
 from pycocotools import mask as coco
 from tqdm import tqdm
 
+from sa2va_bento.cli.batch.answers import Answered, Wanted, answer_rows
+from sa2va_bento.cli.batch.parquet import write_parquet
 from sa2va_bento.cli.batch.results import Results
 from sa2va_bento.cli.batch.rows import Row, rows_of
-from sa2va_bento.cli.writers import OF_A_PICTURE, OF_ALL, stem_of, write_all, write_picture
-from sa2va_bento.errors import Sa2VAError
+from sa2va_bento.cli.batch.spread import answers
+from sa2va_bento.cli.writers import OF_ALL, write_all
 from sa2va_bento.labels.labelled import Labelled
-from sa2va_bento.local.answer import Answer
 from sa2va_bento.local.predictor import Predictor
 from sa2va_bento.types import Segment
 
@@ -33,6 +33,8 @@ def batch(
     device: str | None,
     threshold: float,
     max_new_tokens: int | None,
+    ray: str | None,
+    actors: int | None,
 ) -> None:
     """Answers every row that has no answer yet. Exit status 0 also where rows failed: their lines say why.
 
@@ -45,13 +47,21 @@ def batch(
         bar = tqdm(total=total, initial=results.done, unit="row", disable=quiet or None, file=sys.stderr)
         if results.done < total:
             options: dict[str, Any] = {"mask_threshold": threshold, "max_new_tokens": max_new_tokens}
-            with Predictor.load(model, **({"device": device} if device else {})) as predictor, bar:
-                _answer_all(predictor, rows, results, out, formats, options, bar)
+            wanted = Wanted(options, out.absolute(), formats)
+            loading: dict[str, Any] = {"model": model, **({"device": device} if device else {})}
+            with bar:
+                if ray:
+                    _record(answers(rows, wanted, loading, ray, actors), results, bar)
+                else:
+                    with Predictor.load(**loading) as predictor:
+                        _record(answer_rows(predictor, rows, wanted), results, bar)
     of_all = [name for name in formats if name in OF_ALL]
     if of_all:
         write_all(
             [_labelled(line) for line in results.lines() if line["status"] == "ok"], out, of_all, model or "sa2va"
         )
+    if "parquet" in formats:
+        write_parquet(results.lines(), out)
     click.echo(f"{total} rows, {results.failed} failed: {results.path}", err=True)
 
 
@@ -62,31 +72,9 @@ def _left(rows: Iterator[Row], results: Results) -> Iterator[Row]:
     return rows
 
 
-def _answer_all(
-    predictor: Predictor,
-    rows: Iterator[Row],
-    results: Results,
-    out: Path,
-    formats: Sequence[str],
-    options: dict[str, Any],
-    bar: "tqdm[Any]",
-) -> None:
-    asked: deque[Row] = deque()
-
-    def pairs() -> Iterator[tuple[Path, str]]:
-        for row in rows:
-            asked.append(row)
-            yield row.path, row.prompt
-
-    chosen = [name for name in formats if name in OF_A_PICTURE]
-    for answer in predictor.predict_many(pairs(), keep_going=True, **options):
-        row = asked.popleft()
-        if isinstance(answer, Sa2VAError):
-            results.add(row, None, answer.message)
-        else:
-            named = Answer(answer.prediction, answer.picture, row.prompt, row.image)
-            write_picture(named, stem_of(row.image), out / "files", chosen)
-            results.add(row, named.to_dict())
+def _record(answered: Iterable[Answered], results: Results, bar: "tqdm[Any]") -> None:
+    for one in answered:
+        results.add(one.row, one.answer, one.error)
         bar.update()
 
 
