@@ -9,6 +9,7 @@ SCHEMAS := @kubernetes-models/gateway-api@2.0.0 @kubernetes-models/keda@2.0.0 \
 VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH := $(shell sed -n 's/^ *"\(torch==[^"]*\)",$$/\1/p' pyproject.toml)
+RAY := $(shell sed -n 's/^ray = \["\(.*\)"\]$$/\1/p' pyproject.toml)
 COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-package torch --custom-compile-command "make lock" $(LOCK_ARGS)
 
@@ -16,7 +17,7 @@ export BENTOML_DO_NOT_TRACK = True
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve dev test test-browser test-gpu test-slow test-hostile fuzz test-python coverage lint format types check lock bench \
+.PHONY: help install serve dev test test-browser test-gpu test-ray test-slow test-hostile fuzz test-python coverage lint format types check lock bench \
 	evaluate-nano train-nano bento image image-test deploy-test audit sbom \
 	licences loadtest rolling dashboard clean
 
@@ -155,6 +156,10 @@ deploy-test: dev $(DEPLOY)/.tools ## manifests, compose and alerts, by the tools
 
 image-test: dev ## builds the image for CPUs and runs it; as root, with buildah and debootstrap, without an engine
 	$(BIN)/pytest -s tests/deploy/check_image.py
+
+test-ray: dev ## batches over a Ray cluster of this machine; installs Ray (600 MB) into .venv
+	$(BIN)/pip install --quiet "$(RAY)"
+	$(BIN)/pytest tests/ray/check_ray.py
 
 clean: ## removes what was installed and built
 	rm -rf $(VENV) $(VENV)-python build dist *.egg-info .coverage .pytest_cache .ruff_cache
