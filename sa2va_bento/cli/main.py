@@ -96,9 +96,9 @@ def ask(**chosen: Any) -> None:
 def batch(**chosen: Any) -> None:
     """Ask about every picture of SOURCE: a folder, a pattern, or a JSONL, CSV, Parquet or COCO file.
 
-    A row of a file names a picture (image, file_name or path) and may have a prompt and an id of its own. Results go to
-    OUT/results.jsonl in the order of the rows, what fails with its error. The same command goes on where it was
-    stopped.
+    All of these may lie in a store: s3://bucket/folder. A row of a file names a picture (image, file_name or path) and
+    may have a prompt and an id of its own. Results go to OUT/results.jsonl in the order of the rows, what fails with
+    its error. The same command goes on where it was stopped.
     """
     from sa2va_bento.cli.batch.run import batch as run
 

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,16 @@ from sa2va_bento.errors import BadRequestError
 from sa2va_bento.media.color import to_rgb
 from sa2va_bento.media.images import decode_image
 
-AnyPicture = Image.Image | NDArray[np.generic] | bytes | str | os.PathLike[str]
+
+class Readable(Protocol):
+    """A file that is not on this machine's disk."""
+
+    def read_bytes(self) -> bytes:
+        """Raises OSError."""
+        ...
+
+
+AnyPicture = Image.Image | NDArray[np.generic] | bytes | str | os.PathLike[str] | Readable
 MOST_PIXELS = 200_000_000
 
 
@@ -34,6 +44,8 @@ def to_image(picture: AnyPicture) -> Image.Image:
         return decode_image(bytes(picture), MOST_PIXELS, "picture")
     if isinstance(picture, str | os.PathLike):
         return decode_image(Path(picture).expanduser().read_bytes(), MOST_PIXELS, str(picture))
+    if hasattr(picture, "read_bytes"):
+        return decode_image(picture.read_bytes(), MOST_PIXELS, str(picture))
     raise BadRequestError(f"a picture is a path, bytes, an image or an array, not {type(picture).__name__}")
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import fsspec  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 from PIL import Image
 from pyarrow import parquet  # pyright: ignore[reportMissingTypeStubs]
@@ -112,18 +112,16 @@ def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     for number in range(60):
         films.frames(8, (96, 72))[number % 8].save(folder / f"{number:03}.png")
     command = [sys.executable, "-m", "sa2va_bento", "batch", str(folder), "--prompt", RED, "--quiet", "--out"]
-    for kill in range(1):
-        process = subprocess.Popen([*command, str(out)], cwd=ROOT, stderr=subprocess.DEVNULL)
-        while process.poll() is None and len(_text(out).splitlines()) < 20 * (kill + 1):
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        with (out / "results.jsonl").open("ab") as file:
-            file.write(b'{"image": "half of a')
+    process = subprocess.Popen([*command, str(out)], cwd=ROOT, stderr=subprocess.DEVNULL)
+    while process.poll() is None and len(_text(out).splitlines()) < 20:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with (out / "results.jsonl").open("ab") as file:
+        file.write(b'{"image": "half of a')
     assert len(_text(out).splitlines()) < 60
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     for folder_out in (out, whole):
-        subprocess.run([*command, str(folder_out)], cwd=ROOT, check=True, env=environment, capture_output=True)
+        assert main([*command[3:], str(folder_out)]) == 0
     lines, expected = lines_of(out), lines_of(whole)
     assert [line["image"] for line in lines] == [f"{number:03}.png" for number in range(60)]
     assert [line["result"] for line in lines] == [line["result"] for line in expected]
@@ -156,3 +154,26 @@ def test_results_as_parquet(pictures: Path, tmp_path: Path) -> None:
     assert found[0]["image_size"] == {"width": 160, "height": 120}
     again = list(rows_of(str(out / "results.parquet"), [RED]))
     assert [(row.id, row.prompt) for row in again] == [("7", RED), ("8", RED)]
+
+
+def test_pictures_in_a_store(pictures: Path, tmp_path: Path) -> None:
+    """fsspec's own store in memory stands for the others."""
+    store = fsspec.filesystem("memory")
+    names = ("01.png", "more/00.png", "text.jpg", "readme.txt")
+    for name in names:
+        store.pipe(f"/shelf/{name}", (pictures / name).read_bytes())
+    store.pipe("/shelf/rows.jsonl", b'{"image": "more/00.png", "id": 5}\n')
+    out = tmp_path / "out"
+    assert main(["batch", "memory://shelf", "--prompt", RED, "--out", str(out), "--quiet"]) == 0
+    lines = lines_of(out)
+    assert [(line["image"], line["status"]) for line in lines] == [
+        *(("01.png", "ok"), ("more/00.png", "ok"), ("text.jpg", "failed"))
+    ]
+    (row,) = rows_of("memory://shelf/rows.jsonl", [RED])
+    assert (row.image, row.id, row.path.read_bytes()) == ("more/00.png", 5, (pictures / "more/00.png").read_bytes())
+
+
+@pytest.mark.parametrize("source", ["https://example.com/x.jpg", "nowhere://x", "memory://no-such-shelf"])
+def test_what_is_no_store_is_said(source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["batch", source, "--prompt", RED, "--out", str(tmp_path / "out"), "--quiet"]) == 1
+    assert source in capsys.readouterr().err

@@ -128,7 +128,7 @@ def test_a_long_clip_is_followed_from_its_parts_and_a_spread_one_leaves_nothing(
     pixels = np.random.default_rng(0).normal(size=(104, 3, 64, 64)).astype(np.float32)
     prompts = torch.randn(1, 10, 128)
     for mode, kept in (("wrap_around", 100), ("uniform", 0)):
-        tracker = Tracker(OnlySam(sam), torch.from_numpy)  # type: ignore[arg-type]
+        tracker = Tracker(OnlySam(sam), lambda arrays: torch.from_numpy(np.concatenate(arrays)))  # type: ignore[arg-type]
         wanted = plan(104, mode, ())
         clip = ClipTracking(
             prompts, frozenset(), lambda index, masks: None, parts=wanted.parts, leaves_memory=wanted.follows

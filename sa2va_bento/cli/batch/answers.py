@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sa2va_bento.cli.batch.rows import Row
+from sa2va_bento.cli.batch.storage import StoredFile
 from sa2va_bento.cli.writers import OF_A_PICTURE, stem_of, write_picture
 from sa2va_bento.errors import Sa2VAError
 from sa2va_bento.local.answer import Answer
@@ -34,7 +35,7 @@ def answer_rows(predictor: Predictor, rows: Iterable[Row], wanted: Wanted) -> It
     """In the order of the rows, the model's batch always full."""
     asked: deque[Row] = deque()
 
-    def pairs() -> Iterator[tuple[Path, str]]:
+    def pairs() -> Iterator[tuple[Path | StoredFile, str]]:
         for row in rows:
             asked.append(row)
             yield row.path, row.prompt

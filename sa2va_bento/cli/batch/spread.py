@@ -3,12 +3,12 @@
 import json
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sa2va_bento.cli.batch.answers import Answered, Wanted, answer_rows
 from sa2va_bento.cli.batch.rows import Row
+from sa2va_bento.cli.batch.storage import StoredFile, is_stored
 from sa2va_bento.errors import BadRequestError
 from sa2va_bento.local.predictor import Predictor
 
@@ -78,11 +78,15 @@ class _Labeller:
         self._wanted, self._predictor = wanted, Predictor.load(**model)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        rows = [Row(**{**said, "path": Path(said["path"])}) for said in map(json.loads, batch["row"])]
+        rows = [
+            Row(**{**said, "path": StoredFile(said["path"]) if is_stored(said["path"]) else Path(said["path"])})
+            for said in map(json.loads, batch["row"])
+        ]
         return {
             "said": [json.dumps([one.answer, one.error]) for one in answer_rows(self._predictor, rows, self._wanted)]
         }
 
 
 def _packed(row: Row) -> dict[str, str]:
-    return {"row": json.dumps({**asdict(row), "path": str(row.path.absolute())})}
+    path = row.path.absolute() if isinstance(row.path, Path) else row.path.url
+    return {"row": json.dumps({"image": row.image, "path": str(path), "prompt": row.prompt, "id": row.id})}

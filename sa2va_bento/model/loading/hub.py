@@ -96,6 +96,7 @@ def licence(model: str, folder: Path, cache_dir: Path | None) -> str | None:
     card = folder / "README.md"
     try:
         if not card.is_file() and local_folder(model) is None:
+            HfApi().model_info(model, revision=folder.name)  # fails at once where a download tries for 20 s
             card = Path(hf_hub_download(model, card.name, revision=folder.name, cache_dir=cache_dir))
         said = metadata_load(card) or {}
     except Exception:  # a note for people: whatever keeps it away keeps nothing else away
