@@ -105,7 +105,7 @@ def memory(rows: int) -> dict[str, float]:
     """Megabytes of the process after each tenth of the rows."""
     found: dict[str, float] = {}
     process = psutil.Process()
-    with tempfile.TemporaryDirectory() as place, Predictor.load() as predictor:
+    with tempfile.TemporaryDirectory() as place, Predictor.load(feature_cache_mb=0, prefix_cache_mb=0) as predictor:
         for part in range(10):
             folder = Path(place) / str(part)
             folder.mkdir()

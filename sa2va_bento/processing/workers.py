@@ -4,6 +4,7 @@ import ctypes
 import heapq
 import itertools
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -11,6 +12,8 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 IDLE_S = 1.0
+BUSY_S = 10.0
+"""Between two times that memory is given back while there is always something to do."""
 
 Made = TypeVar("Made")
 Job = Callable[[], object]
@@ -18,10 +21,11 @@ Job = Callable[[], object]
 
 class WorkerPool:
     """Threads that share one priority queue: what ends a request goes before what begins one, so that under load
-    answers leave before newcomers are prepared. Once nothing has come for a while, `on_idle` is called."""
+    answers leave before newcomers are prepared. Once nothing has come for a while, and now and then where something
+    always comes, `on_idle` is called."""
 
     def __init__(self, threads: int, on_idle: Callable[[], object] = lambda: None) -> None:
-        self._on_idle, self._has_worked = on_idle, False
+        self._on_idle, self._has_worked, self._tidied_at = on_idle, False, time.monotonic()
         self._jobs: list[tuple[int, int, Job, Future[Any]]] = []
         self._order = itertools.count()
         self._changed = threading.Condition()
@@ -68,11 +72,16 @@ class WorkerPool:
                 if self._closed:
                     return None
                 if not self._changed.wait(IDLE_S) and self._has_worked and not self._jobs:
-                    self._has_worked = False  # one thread is enough
-                    return self._on_idle, Future()
+                    return self._tidy()
+            if self._has_worked and time.monotonic() - self._tidied_at > BUSY_S:
+                return self._tidy()
             self._has_worked = True
             _, _, work, future = heapq.heappop(self._jobs)
             return work, future
+
+    def _tidy(self) -> tuple[Job, "Future[Any]"]:
+        self._tidied_at, self._has_worked = time.monotonic(), False  # one thread is enough
+        return self._on_idle, Future()
 
 
 def give_back_memory() -> None:
