@@ -1,5 +1,6 @@
 """Rows to lines: what one predictor says about them, wherever it runs."""
 
+import gc
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ class Wanted:
 
 def answer_rows(predictor: Predictor, rows: Iterable[Row], wanted: Wanted) -> Iterator[Answered]:
     """In the order of the rows, the model's batch always full."""
+    gc.collect()
+    gc.freeze()  # what lives as long as the process is no matter of collection: what a row leaves behind is found soon
     asked: deque[Row] = deque()
 
     def pairs() -> Iterator[tuple[Path | StoredFile, str]]:
