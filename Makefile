@@ -111,10 +111,10 @@ bench: dev ## the service beside the original's manner, and what each stage cost
 	$(BIN)/python -m benchmarks.stages
 
 evaluate-nano: dev ## the figures of the embedded model's card
-	$(BIN)/python -m training.evaluate
+	$(BIN)/python -m training.evaluation.evaluate
 
 train-nano: dev ## the embedded model, trained again
-	$(BIN)/python -m training.run
+	$(BIN)/python -m training.stages.run
 
 bento: dev ## builds a Bento, embedded model included
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/bentoml build

@@ -77,6 +77,8 @@ class ClipRequest:
     mask_threshold: float = 0.5
     soft_masks: bool = False
     max_new_tokens: int | None = None
+    adapter: str | None = None
+    """Name of the adapter that answers, None for the model itself."""
     is_cancelled: Callable[[], bool] = lambda: False
     context: RequestContext = field(default_factory=RequestContext, compare=False)
 

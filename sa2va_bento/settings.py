@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from sa2va_bento.errors import StartupError
 
 _HOST = re.compile(r"([A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
+_ADAPTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+ALIAS = "sa2va"
+"""A name that every served model answers to."""
 NANO_PATH = Path(__file__).parent / "nano"
 EMBEDDED = "nano"
 """The value of `MODEL_PATH` that names the embedded model where another one is the default, as in a container."""
@@ -37,6 +40,11 @@ class Settings(BaseModel):
     adapter: str | None = Field(
         default=None,
         description="LoRA adapter (Hub id or folder, as peft saves it) that is merged into the model as it is loaded",
+    )
+    adapters: str | None = Field(
+        default=None,
+        description="LoRA adapters beside the model, each asked for by its name: NAME=FOLDER or NAME=HUB_ID, separated "
+        "by commas",
     )
     cache_dir: Path | None = Field(
         default=None, description="Old name of the Hub cache folder; HF_HOME is honoured by huggingface-hub itself"
@@ -173,6 +181,19 @@ class Settings(BaseModel):
             return path.expanduser()
         return os.path.expanduser(path) if path else path
 
+    @field_validator("adapters")
+    @classmethod
+    def _check_adapters(cls, adapters: str | None) -> str | None:
+        names: set[str] = set()
+        for entry in _split(adapters or ""):
+            name, _, source = entry.partition("=")
+            if not _ADAPTER.fullmatch(name.strip()) or not source.strip():
+                raise ValueError(f"{entry!r} is not NAME=FOLDER: a name is of letters, digits, '.', '_' and '-'")
+            if name.strip().lower() in names:
+                raise ValueError(f"{name.strip()!r} is named twice")
+            names.add(name.strip().lower())
+        return adapters
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _any_case(cls, level: object) -> object:
@@ -204,6 +225,12 @@ class Settings(BaseModel):
         if NO_KEYS in given and len(given) > 1:
             raise ValueError(f"{NO_KEYS} is not a key")
         return keys
+
+    @property
+    def named_adapters(self) -> dict[str, str]:
+        """The adapters beside the model: a folder or a Hub id for each name."""
+        pairs = (entry.partition("=") for entry in _split(self.adapters or ""))
+        return {name.strip(): os.path.expanduser(source.strip()) for name, _, source in pairs}
 
     @property
     def url_hosts(self) -> tuple[str, ...]:
@@ -247,6 +274,15 @@ class Settings(BaseModel):
         if self.model_path is None:
             return "sa2va-nano"
         return Path(self.model_path).name if Path(self.model_path).is_dir() else self.model_path
+
+    def is_model(self, name: str) -> bool:
+        """Whether a name is the model's: its own, the last part of that, or `sa2va`."""
+        own = self.model_name.rstrip("/").lower()
+        return name.rstrip("/").lower() in (own, own.rpartition("/")[2], ALIAS)
+
+    def adapter_called(self, name: str) -> str | None:
+        """The adapter of that name, in whatever case it is written."""
+        return {known.lower(): known for known in self.named_adapters}.get(name.lower())
 
     @property
     def max_body_bytes(self) -> int:

@@ -133,6 +133,8 @@ class PredictRequest:
     """In place of `image`: the frames of a clip that the language model sees, all of one size."""
     soft_masks: bool = False
     """Whether `Segment.probability` is wanted, too."""
+    adapter: str | None = None
+    """Name of the adapter that answers, None for the model itself."""
     context: RequestContext = field(default_factory=RequestContext, compare=False)
 
 

@@ -42,6 +42,7 @@ def ask(
     device: str | None,
     threshold: float,
     max_new_tokens: int | None,
+    adapter: str | None,
 ) -> None:
     """Prints the answer, and writes its files.
 
@@ -49,7 +50,7 @@ def ask(
         Sa2VAError: what is wrong, in one line.
     """
     data = read_input(picture)
-    options: dict[str, Any] = {"mask_threshold": threshold, "max_new_tokens": max_new_tokens}
+    options: dict[str, Any] = {"mask_threshold": threshold, "max_new_tokens": max_new_tokens, "adapter": adapter}
     name = "picture.png" if picture == "-" else Path(picture).name
     if _is_video(data):
         with _file_of(picture, data) as path:

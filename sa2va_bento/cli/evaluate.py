@@ -51,6 +51,7 @@ def evaluate(
     device: str | None,
     threshold: float,
     max_new_tokens: int | None,
+    adapter: str | None,
 ) -> None:
     """Prints the table. Raises Sa2VAError in one line where nothing can be evaluated."""
     wanted = split or DATASETS[dataset]
@@ -58,7 +59,7 @@ def evaluate(
     if not questions:
         raise BadRequestError(f"{data}: no question of {dataset}'s {wanted} there")
     kept = masks or ("first" if len(questions[0].frames) > 1 else "all")
-    options: dict[str, Any] = {"mask_threshold": threshold, "max_new_tokens": max_new_tokens}
+    options: dict[str, Any] = {"mask_threshold": threshold, "max_new_tokens": max_new_tokens, "adapter": adapter}
     bar = tqdm(total=len(questions), unit="expression", disable=quiet or None, file=sys.stderr)
     with closing(_There(url, key, options) if url else _Here(model, device, options)) as asker, bar:
         found = run(questions, asker, out / f"{dataset}-{wanted}", kept, bar.update)

@@ -54,7 +54,8 @@ def answer_options(command: Callable[..., None]) -> Callable[..., None]:
         help="Probability of a mask's pixels.",
     )
     tokens = click.option("--max-new-tokens", type=click.IntRange(1), help="Most tokens of a reply.")
-    return threshold(tokens(command))
+    adapter = click.option("--adapter", metavar="NAME", help="Which of SA2VA_ADAPTERS answers; the model otherwise.")
+    return threshold(tokens(adapter(command)))
 
 
 @sa2va.command()

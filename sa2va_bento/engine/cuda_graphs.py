@@ -20,8 +20,8 @@ SMALLEST_WINDOW = 256
 """Windows are powers of two from here on, so that few graphs serve all lengths."""
 
 Step = Callable[[Tensor, int], Tensor]
-"""Ids, places and positions of the tokens to read, starts and sizes of their rows, (5, B), and the window: hidden
-states (B, H)."""
+"""Ids, places and positions of the tokens to read, starts and sizes of their rows, numbers of their adapters, (6, B),
+and the window: hidden states (B, H)."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class DecodeGraphs:
     def __init__(self, step: Step, limits: Limits, scratch: Row, device: torch.device, copies: bool = True) -> None:
         self._step, self._limits, self._scratch, self._copies = step, limits, scratch, copies
         self._smallest_window = SMALLEST_WINDOW if copies else limits.context
-        self._inputs = torch.zeros(5, limits.slots, dtype=torch.long, device=device)
+        self._inputs = torch.zeros(6, limits.slots, dtype=torch.long, device=device)
         self._graphs: dict[tuple[int, int], _Graph] = {}
         self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
 
@@ -74,10 +74,13 @@ class DecodeGraphs:
         for rows, window in self.sizes:
             self._graphs[rows, window] = self._capture(rows, window)
 
-    def __call__(self, ids: list[int], places: list[int], positions: list[int], rows: list[Row]) -> Tensor:
+    def __call__(
+        self, ids: list[int], places: list[int], positions: list[int], rows: list[Row], numbers: list[int]
+    ) -> Tensor:
         """Hidden states (B, H)."""
         order = sorted(range(len(ids)), key=places.__getitem__)
-        parts = [self._replay([ids, places, positions, rows], part) for part in self.parts(order, places)]
+        batch = [ids, places, positions, rows, numbers]
+        parts = [self._replay(batch, part) for part in self.parts(order, places)]
         hidden = torch.cat(parts)
         back = sorted(range(len(order)), key=order.__getitem__)
         return hidden if back == order else hidden[_pinned([back])[0].to(hidden.device, non_blocking=True)]
@@ -99,13 +102,14 @@ class DecodeGraphs:
         return not self._copies or rows == 1 or rows * window <= 2 * self._limits.kv_tokens
 
     def _replay(self, batch: list[list[Any]], part: list[int]) -> Tensor:
-        ids, places, positions, rows = ([values[number] for number in part] for values in batch)
+        ids, places, positions, rows, numbers = ([values[number] for number in part] for values in batch)
         size, window = self._size(len(part), max(places))
         empty = size - len(part)
         starts = [row.start for row in rows] + [self._scratch.start] * empty
         sizes = [row.size for row in rows] + [self._scratch.size] * empty
         inputs = [[*values, *[0] * empty] for values in (ids, places, positions)]
-        self._inputs[:, :size].copy_(_pinned([*inputs, starts, sizes]), non_blocking=True)
+        inputs += [starts, sizes, [*numbers, *[0] * empty]]
+        self._inputs[:, :size].copy_(_pinned(inputs), non_blocking=True)
         captured = self._graphs[size, window]
         captured.graph.replay()
         return captured.hidden[: len(part)].clone()

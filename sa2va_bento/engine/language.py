@@ -17,9 +17,12 @@ from sa2va_bento.engine.ragged import GatherAttention, Piece, ViewAttention, gat
 from sa2va_bento.engine.rows import Rows
 from sa2va_bento.engine.sequence import Sequence
 from sa2va_bento.engine.transfer import on_device
+from sa2va_bento.model.adapters import NO_ADAPTERS, Adapters, Part
 from sa2va_bento.model.attention import RaggedAttention
 from sa2va_bento.model.base import PromptInputs, Sa2VA, parameter_dtype
 from sa2va_bento.model.loading.device_map import layer_devices
+from sa2va_bento.model.low_rank import Rows as TokenRows
+from sa2va_bento.model.low_rank import Runs, share_of_replies
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +56,10 @@ class LanguageRunner:
         prefix_cache_bytes: int,
         states: dict[Sequence, DeviceState],
         reading: Reading | None = None,
+        adapters: Adapters = NO_ADAPTERS,
     ) -> None:
         self.model, self.image_token_id, self._limits, self._states = model, image_token_id, limits, states
+        self._adapters = adapters
         self.device, devices = next(model.parameters()).device, layer_devices(model)
         self.devices = list(dict.fromkeys((self.device, *devices)))
         self.reading: Reading = reading or self._best_reading()
@@ -86,7 +91,10 @@ class LanguageRunner:
         places = [slice(piece.place, piece.end) for piece in pieces]
         embeddings = torch.cat([prompt.embeddings[place] for prompt, place in zip(prompts, places, strict=True)])
         ends = on_device([end - 1 for end in accumulate(piece.count for piece in pieces)], self.device)
-        last = self.model.language_step(embeddings, self._positions(prompts, places), self._attention(pieces), ends)
+        numbers = self._adapters.numbers(sequence.adapter for sequence in sequences)
+        share = Runs.of(numbers, [piece.count for piece in pieces])
+        positions, attention = self._positions(prompts, places), self._attention(pieces)
+        last = self.model.language_step(embeddings, positions, attention, ends, share)
         for sequence, piece in zip(sequences, pieces, strict=True):
             self._keep_prefix(sequence, piece)
             if sequence.unread <= most:
@@ -122,22 +130,34 @@ class LanguageRunner:
         shifted = [self._states[sequence].shift for sequence in sequences]
         positions = [place + shift for place, shift in zip(places, shifted, strict=True)]
         rows = [self.rows[sequence] for sequence in sequences]
+        numbers = self._adapters.numbers(sequence.adapter for sequence in sequences)
         if self.graphs:
-            return self.graphs(ids, places, positions, rows)
-        inputs, at = on_device([ids, positions], self.device)
+            return self.graphs(ids, places, positions, rows, numbers)
+        inputs, at, of = on_device([ids, positions, numbers], self.device)
         pieces = [Piece(row, place) for row, place in zip(rows, places, strict=True)]
-        return self.model.language_step(self.model.embed_tokens(inputs), at, self._attention(pieces))
+        share = share_of_replies(numbers, self.device)
+        return self.model.language_step(self._embed(inputs, of), at, self._attention(pieces), share=share)
 
     def step(self, inputs: Tensor, window: int) -> Tensor:
-        """A step of fixed shape: `inputs` (5, B) are the ids, places and positions of the tokens to read, and the
-        starts and sizes of their rows; hidden states (B, H)."""
-        ids, places, positions, starts, sizes = inputs
+        """A step of fixed shape: `inputs` (6, B) are the ids, places and positions of the tokens to read, the starts
+        and sizes of their rows, and the numbers of their adapters; hidden states (B, H)."""
+        ids, places, positions, starts, sizes, numbers = inputs
+        share = TokenRows(numbers) if self._adapters else None
         attention: RaggedAttention
         if self.reading == "rows":
             attention = FlashAttention.of_tokens(self.cache, starts, places, window)
         else:
             attention = GatherAttention(self.cache, starts, sizes, places[:, None], window)
-        return self.model.language_step(self.model.embed_tokens(ids), positions, attention)
+        return self.model.language_step(self._embed(ids, numbers), positions, attention, share=share)
+
+    def _embed(self, ids: Tensor, numbers: Tensor) -> Tensor:
+        """Embeddings (B, H) of tokens (B,), each from the table of its adapter."""
+        embeddings = self.model.embed_tokens(ids)
+        for name in self._adapters.owning(Part.WORDS):
+            with self._adapters.applied(name):
+                own = self.model.embed_tokens(ids)
+            embeddings = torch.where((numbers == self._adapters.number(name))[:, None], own, embeddings)
+        return embeddings
 
     def _attention(self, pieces: list[Piece]) -> RaggedAttention:
         if self.reading == "rows":
@@ -175,11 +195,12 @@ class LanguageRunner:
         if state.prompt is None:
             grids = sequence.picture.grids if sequence.picture else ()
             ids = torch.tensor(sequence.prompt_ids)
-            state.prompt = self.model.read_prompt(ids, state.image_tokens, grids, self.image_token_id)
-            state.shift = state.prompt.shift
-            if sequence.resumed:
-                replied = sequence.output_ids[: sequence.resumed]
-                state.prompt = self._with_reply(state.prompt, on_device(replied, self.device))
+            with self._adapters.applied(self._adapters.owner(Part.WORDS, sequence.adapter)):
+                state.prompt = self.model.read_prompt(ids, state.image_tokens, grids, self.image_token_id)
+                state.shift = state.prompt.shift
+                if sequence.resumed:
+                    replied = sequence.output_ids[: sequence.resumed]
+                    state.prompt = self._with_reply(state.prompt, on_device(replied, self.device))
         return state.prompt
 
     def _with_reply(self, prompt: PromptInputs, reply: Tensor) -> PromptInputs:

@@ -19,6 +19,7 @@ from sa2va_bento.engine.tracker import Tracker
 from sa2va_bento.engine.tracking import ClipTracking, FramePixels
 from sa2va_bento.engine.transfer import batch_on_device, from_numpy, on_device, to_host, to_numbers
 from sa2va_bento.engine.vision import VisionRunner
+from sa2va_bento.model.adapters import NO_ADAPTERS, Adapters, Part
 from sa2va_bento.model.base import Sa2VA, parameter_dtype
 from sa2va_bento.model.grounding import ImageFeatures
 from sa2va_bento.types import EngineStats, Picture
@@ -35,14 +36,19 @@ class Runner:
         feature_cache_bytes: int = 0,
         prefix_cache_bytes: int = 0,
         reading: Reading | None = None,
+        adapters: Adapters = NO_ADAPTERS,
     ) -> None:
         """`reading` is how attention reads the cache; None leaves that to the device."""
+        self.adapters = adapters
         self.model, self.image_token_id, self.limits = model, image_token_id, limits
         self.dtype, self.device = parameter_dtype(model), next(model.parameters()).device
         self._states: dict[Sequence, DeviceState] = {}
-        self.language = LanguageRunner(model, image_token_id, limits, prefix_cache_bytes, self._states, reading)
+        self.language = LanguageRunner(
+            model, image_token_id, limits, prefix_cache_bytes, self._states, reading, adapters
+        )
         self.prefix_cache = self.language.prefixes
         self.vision = VisionRunner(model, self.language.can_capture)
+        self._adapted_vision = VisionRunner(model, False)  # graphs read the model's own weights
         self.tile_features: FeatureCache[Tensor] = FeatureCache(feature_cache_bytes // 4)
         self.sam_features: FeatureCache[ImageFeatures] = FeatureCache(feature_cache_bytes - feature_cache_bytes // 4)
         self._tracker = Tracker(model, self._to_device)
@@ -78,13 +84,18 @@ class Runner:
     @torch.inference_mode()
     def encode(self, sequences: list[Sequence]) -> None:
         """Makes the image tokens of the sequences' pictures, each distinct picture once."""
+        for name, some in self._groups(Part.VISION, sequences):
+            with self.adapters.applied(name):
+                self._encode(some, self._vision_of(name))
+
+    def _encode(self, sequences: list[Sequence], vision: VisionRunner) -> None:
         pictures = {s.picture.tiles_key: s.picture for s in sequences if s.picture}
         pinned = _pinned(sequences)
         found = {key: self.tile_features.get(key, pinned.get(key)) for key in pictures}
         fresh = [picture for key, picture in pictures.items() if found[key] is None]
         if fresh:
             pixels = self._to_device([picture.tiles() for picture in fresh])
-            parts = self.vision.encode_pictures(pixels, [picture.grids for picture in fresh])
+            parts = vision.encode_pictures(pixels, [picture.grids for picture in fresh])
             for picture, part in zip(fresh, parts, strict=True):  # (N, cells, W)
                 found[picture.tiles_key] = tiles = part if len(parts) == 1 else part.clone()  # memory of its own
                 if not picture.is_clip:
@@ -116,17 +127,22 @@ class Runner:
     def ground(self, sequences: list[Sequence]) -> list[tuple[MaskLogits, ...]]:
         """Masks of the `[SEG]`s read since the last time: pictures encoded together, each once; all `[SEG]`s of all
         sequences in shared decoder batches."""
-        features = self._sam_features(
-            [sequence.picture for sequence in sequences if sequence.picture], _pinned(sequences)
-        )
+        found: dict[Sequence, tuple[MaskLogits, ...]] = {}
+        for name, some in self._groups(Part.GROUNDING, sequences):
+            with self.adapters.applied(name):
+                found.update(zip(some, self._ground(some, self._vision_of(name)), strict=True))
+        for sequence in sequences:
+            self._states[sequence].seg_hidden.clear()
+        return [found[sequence] for sequence in sequences]
+
+    def _ground(self, sequences: list[Sequence], vision: VisionRunner) -> list[tuple[MaskLogits, ...]]:
+        pictures = [sequence.picture for sequence in sequences if sequence.picture]
+        features = self._sam_features(pictures, _pinned(sequences), vision)
         hidden = [self._states[sequence].seg_hidden for sequence in sequences]
         prompts = self.model.seg_prompts(torch.stack([state for states in hidden for state in states]))
         owners = [number for number, states in enumerate(hidden) for _ in states]
-        found = iter(list(self._decode_masks(features, owners, prompts)))
-        masks = [tuple(next(found) for _ in states) for states in hidden]
-        for states in hidden:
-            states.clear()
-        return masks
+        found = iter(list(self._decode_masks(features, owners, prompts, vision)))
+        return [tuple(next(found) for _ in states) for states in hidden]
 
     @torch.inference_mode()
     def take_prompts(self, sequence: Sequence) -> Tensor:
@@ -134,7 +150,8 @@ class Runner:
         hidden = self._state(sequence).seg_hidden
         width = self.model.config.sam2_shape.d_model
         none = torch.zeros(0, width, device=self.device)
-        return self.model.clip_prompts(self.model.seg_prompts(torch.stack(hidden)) if hidden else none)
+        with self.adapters.applied(self.adapters.owner(Part.GROUNDING, sequence.adapter)):
+            return self.model.clip_prompts(self.model.seg_prompts(torch.stack(hidden)) if hidden else none)
 
     def join_prompts(self, prompts: list[Tensor]) -> Tensor:
         """What `take_prompts` gave for several replies, as the prompts of one clip."""
@@ -143,7 +160,8 @@ class Runner:
     @torch.inference_mode()
     def track(self, clip: ClipTracking, frames: list[FramePixels]) -> list[tuple[MaskLogits, ...]]:
         """The masks of a clip's objects on its next frames."""
-        return self._tracker.track(clip, frames)
+        with self.adapters.applied(self.adapters.owner(Part.GROUNDING, clip.adapter)):
+            return self._tracker.track(clip, frames)
 
     def release_clip(self, clip: ClipTracking) -> None:
         """Frees what is held of a clip. Never fails."""
@@ -184,27 +202,52 @@ class Runner:
         return self._states.setdefault(sequence, DeviceState())
 
     def _choose(self, hidden: Tensor, sequences: list[Sequence]) -> list[int]:
-        logits = self.model.language_head(hidden)
+        logits = self._logits(hidden, sequences)
         return to_numbers(choose(logits, SamplingBatch.of(sequences, self.device)))  # the one wait for the device
 
-    def _sam_features(self, pictures: list[Picture], pinned: Mapping[str, Any]) -> ImageFeatures:
+    def _logits(self, hidden: Tensor, sequences: list[Sequence]) -> Tensor:
+        """(B, V), of each sequence by the head of its adapter."""
+        groups = self._groups(Part.WORDS, sequences)
+        if len(groups) == 1 and groups[0][0] is None:
+            return self.model.language_head(hidden)
+        places = {sequence: place for place, sequence in enumerate(sequences)}
+        logits: Tensor | None = None
+        for name, some in groups:
+            index = on_device([places[sequence] for sequence in some], hidden.device)
+            with self.adapters.applied(name):
+                own = self.model.language_head(hidden[index])
+            logits = own.new_zeros(len(hidden), own.shape[-1]) if logits is None else logits
+            logits[index] = own
+        assert logits is not None
+        return logits
+
+    def _groups(self, part: Part, sequences: list[Sequence]) -> list[tuple[str | None, list[Sequence]]]:
+        """Sequences that are computed with the same weights of a part."""
+        return list(self.adapters.groups(part, sequences, lambda sequence: sequence.adapter).items())
+
+    def _vision_of(self, name: str | None) -> VisionRunner:
+        return self._adapted_vision if name else self.vision
+
+    def _sam_features(self, pictures: list[Picture], pinned: Mapping[str, Any], vision: VisionRunner) -> ImageFeatures:
         """SAM2's features, one row a picture; what is not in the cache is encoded in one batch."""
         distinct = {picture.key: picture for picture in pictures}
         found = {key: self.sam_features.get(key, pinned.get(key)) for key in distinct}
         fresh = [picture for key, picture in distinct.items() if found[key] is None]
         if fresh:
             pixels = self._to_device([picture.sam_pixels()[None] for picture in fresh])
-            encoded = self.vision.encode_image(pixels)
+            encoded = vision.encode_image(pixels)
             for row, picture in enumerate(fresh):
                 found[picture.key] = features = encoded.picture(row)
                 self.sam_features.put(picture.key, features)
         return ImageFeatures.stack([features for p in pictures if (features := found[p.key])])
 
-    def _decode_masks(self, features: ImageFeatures, owners: list[int], prompts: Tensor) -> Iterable[MaskLogits]:
+    def _decode_masks(
+        self, features: ImageFeatures, owners: list[int], prompts: Tensor, vision: VisionRunner
+    ) -> Iterable[MaskLogits]:
         for start in range(0, len(owners), self.limits.max_masks):
             part = slice(start, start + self.limits.max_masks)
             rows = features.rows(on_device(owners[part], self.device))
-            best = self.vision.decode_masks(rows, prompts[part])
+            best = vision.decode_masks(rows, prompts[part])
             scores, visible = to_numbers(best.iou.float()), to_numbers(best.object_score.float().sigmoid())
             yield from map(MaskLogits, to_host(best.logits.float()), scores, visible)
 

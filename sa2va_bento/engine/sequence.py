@@ -78,6 +78,8 @@ class Sequence:
     """Whether a stop string of the request is in the reply so far."""
     seg_id: int = -1
     prefix: Prefix | None = None
+    adapter: str | None = None
+    """Name of the adapter that answers, None for the model itself."""
     may_wait: bool = False
     """Of the class of requests that give way to others."""
     listener: "Listener | None" = None

@@ -51,6 +51,8 @@ class ClipTracking:
     parts: Callable[[int], tuple[int, ...]] | None = None
     """In place of `conditioning`: which of each object's prompts (B, P, d) a frame is decoded with; none where it is
     followed."""
+    adapter: str | None = None
+    """Name of the adapter whose SAM2 follows, None for the model's own."""
     leaves_memory: bool = True
     """Whether any frame is followed from those that have parts."""
 

@@ -51,6 +51,7 @@ class JobRequest:
     warnings: tuple[str, ...] = ()
     mode: str | None = None
     selected: tuple[int, ...] = ()
+    adapter: str | None = None
 
     def to_json(self) -> str:
         return json.dumps({**self.__dict__, "selection": self.selection.to_dict()})

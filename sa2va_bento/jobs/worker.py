@@ -138,7 +138,7 @@ class JobWorker:
             total = recorder.frames or frames_expected(clip.info, job.request)
             self._store.progress(job.id, recorder.frames, total)
             video = clip.info.to_dict() if clip.info else {}
-            answer = recorder.answer(self._settings.model_name, video, _warnings(job, clip))
+            answer = recorder.answer(job.request.adapter or self._settings.model_name, video, _warnings(job, clip))
         finally:
             recorder.close()
         files.complete({"id": job.id, **answer})
@@ -160,6 +160,7 @@ class JobWorker:
             mask_threshold=asked.mask_threshold,
             soft_masks=asked.mask_format == "probability",
             max_new_tokens=asked.max_new_tokens,
+            adapter=asked.adapter,
             is_cancelled=self._is_cancelled(job.id),
             context=RequestContext(job.id),
         )

@@ -80,7 +80,7 @@ class Predictor(Core):
                 `PredictRequest`, which is answered with a plain `Prediction`.
             prompt: What to do or say.
             options: `regions` (boolean masks (H, W)), `history` ((role, text) pairs), `mask_threshold`,
-                `max_new_tokens`, `max_tiles`, `temperature`, `top_p`, `seed`, `stop`, `soft_masks`.
+                `max_new_tokens`, `max_tiles`, `temperature`, `top_p`, `seed`, `stop`, `soft_masks`, `adapter` (a name).
 
         Raises:
             Sa2VAError: what is wrong with it.
@@ -137,7 +137,7 @@ class Predictor(Core):
             prompts: What to do or say.
             options: `start_s`, `end_s`, `every_nth`, `fps`, `max_frames`; `frames_seen` ("model", "first", "uniform" or
                 places), `frames_seen_count`; `mode` and `selected`, where the checkpoint samples clips;
-                `mask_threshold`, `max_new_tokens`, `soft_masks`.
+                `mask_threshold`, `max_new_tokens`, `soft_masks`, `adapter`.
         """
         told: queue.Queue[ClipEvent | BaseException | None] = queue.Queue(maxsize=8)
         stop = threading.Event()
@@ -222,7 +222,7 @@ def _settled(pending: _Pending, keep_going: bool) -> Answer | Sa2VAError:
 
 
 _SAMPLING = ("temperature", "top_p", "seed")
-_OPTIONS = ("regions", "history", "mask_threshold", "max_new_tokens", "max_tiles", "stop", "soft_masks")
+_OPTIONS = ("regions", "history", "mask_threshold", "max_new_tokens", "max_tiles", "stop", "soft_masks", "adapter")
 
 
 def _request(picture: AnyPicture | None, prompt: str | None, options: dict[str, Any]) -> tuple[PredictRequest, str]:

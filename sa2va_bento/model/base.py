@@ -13,6 +13,7 @@ from sa2va_bento.model.attention import RaggedAttention
 from sa2va_bento.model.clip_sampling import ClipSampling
 from sa2va_bento.model.config import CheckpointConfig
 from sa2va_bento.model.decoder import FlatDecoder, lay_out
+from sa2va_bento.model.low_rank import Share
 from sa2va_bento.model.sam2 import prompt_decoder
 from sa2va_bento.types import Picture, TokenGrid
 
@@ -91,11 +92,16 @@ class Sa2VA(nn.Module, ABC):
 
     @abstractmethod
     def language_step(
-        self, embeddings: Tensor, positions: Tensor, attention: RaggedAttention, wanted: Tensor | None = None
+        self,
+        embeddings: Tensor,
+        positions: Tensor,
+        attention: RaggedAttention,
+        wanted: Tensor | None = None,
+        share: Share | None = None,
     ) -> Tensor:
         """`language_body` for pieces of several sequences one after the other: (N, W) or (N, H) at positions (N,) or
         (N, P) to hidden states (N, H), or those of `wanted` tokens (M,) alone. Attention keeps their keys and values,
-        and knows what each token sees."""
+        and knows what each token sees; `share` says which tokens are an adapter's, where the `decoder` has any."""
 
     @abstractmethod
     def language_head(self, hidden: Tensor) -> Tensor:

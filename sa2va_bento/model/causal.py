@@ -9,6 +9,7 @@ from transformers.cache_utils import Cache
 
 from sa2va_bento.model.attention import RAGGED, RaggedAttention, unused_mask
 from sa2va_bento.model.base import PromptInputs, Sa2VA
+from sa2va_bento.model.low_rank import Share
 from sa2va_bento.types import TokenGrid
 
 
@@ -57,10 +58,15 @@ class CausalSa2VA(Sa2VA):
         return self.language_model.model
 
     def language_step(
-        self, embeddings: Tensor, positions: Tensor, attention: RaggedAttention, wanted: Tensor | None = None
+        self,
+        embeddings: Tensor,
+        positions: Tensor,
+        attention: RaggedAttention,
+        wanted: Tensor | None = None,
+        share: Share | None = None,
     ) -> Tensor:
         if self.decoder:
-            return self.decoder(embeddings, positions, attention, wanted=wanted)
+            return self.decoder(embeddings, positions, attention, wanted=wanted, share=share)
         hidden = self.language_model.model(
             inputs_embeds=embeddings[None],
             use_cache=False,

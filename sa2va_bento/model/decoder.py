@@ -6,7 +6,7 @@ are gate and up; residuals are added by the product that precedes them. The arit
 which still compute whatever this can't read: quantised layers, layers spread over devices, layers of another kind.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,10 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, rms_norm, silu
 
 from sa2va_bento.model.attention import RaggedAttention
+from sa2va_bento.model.low_rank import Projections, Share
+
+Adapted = Callable[[str, Tensor, Tensor], Tensor]
+"""What makes of a layer's product, given the projection's name and inputs, that of the tokens' adapters."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class FlatDecoder:
     def __init__(self, model: Any, layers: list[Layer]) -> None:
         config = model.config
         self._model, self._layers = model, layers
+        self.adapters: Sequence[Projections] = ()
+        """Of each layer, what adapters add to its projections; there are none without adapters."""
         self._heads, self._kv_heads = config.num_attention_heads, config.num_key_value_heads
         self._width: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
@@ -61,27 +67,49 @@ class FlatDecoder:
         attention: RaggedAttention,
         added: Sequence[Tensor] = (),
         wanted: Tensor | None = None,
+        share: Share | None = None,
     ) -> Tensor:
         """Hidden states (N, H) at positions (N,) or (N, P) after all layers and the model's own norm; `added` (N, H)
         is added to what the first layers give (DeepStack). Of `wanted` tokens alone, (M, H), where that is given: the
-        last layer reads the others only for their keys and values."""
+        last layer reads the others only for their keys and values. `share` says which tokens are an adapter's."""
         cos, sin = self._rotation(hidden, positions)
         for number, layer in enumerate(self._layers):
-            attended = self._attend(number, layer, hidden, cos, sin, attention)
+            adapted = self._adapted(number, share)
+            attended = self._attend(number, layer, hidden, cos, sin, attention, adapted)
             if wanted is not None and number == len(self._layers) - 1:
                 hidden, attended, added = hidden[wanted], attended[wanted], [part[wanted] for part in added]
-            hidden = torch.addmm(hidden, attended, layer.output.T)
-            gate, up = linear(_normed(hidden, layer.mlp_norm, layer), layer.gate_up).chunk(2, dim=-1)
-            hidden = torch.addmm(hidden, silu(gate) * up, layer.down.T)
+                adapted = self._adapted(number, share and share.of_wanted())
+            hidden = adapted("output", torch.addmm(hidden, attended, layer.output.T), attended)
+            hidden = _perceptron(layer, hidden, adapted)
             if number < len(added):
                 hidden = hidden + added[number]
         return self._model.norm(hidden)
 
+    def _adapted(self, number: int, share: Share | None) -> Adapted:
+        """What makes of a layer's product, given the projection's name and inputs, that of the tokens' adapters."""
+        if share is None:
+            return _unchanged
+        changes, mixed = self.adapters[number], share
+
+        def add(name: str, product: Tensor, inputs: Tensor) -> Tensor:
+            return mixed.add(changes[name], product, inputs) if name in changes else product
+
+        return add
+
     def _attend(
-        self, number: int, layer: Layer, hidden: Tensor, cos: Tensor, sin: Tensor, attention: RaggedAttention
+        self,
+        number: int,
+        layer: Layer,
+        hidden: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        attention: RaggedAttention,
+        adapted: Adapted,
     ) -> Tensor:
         """(N, heads * D)."""
-        states = linear(_normed(hidden, layer.norm, layer), layer.qkv, layer.qkv_bias)
+        normed = _normed(hidden, layer.norm, layer)
+        states = adapted("qkv", linear(normed, layer.qkv, layer.qkv_bias), normed)
+        del normed
         states = states.view(len(hidden), -1, self._width)  # (N, heads and twice the KV heads, D)
         turned, value = states[:, : -self._kv_heads], states[:, -self._kv_heads :]
         if layer.query_norm is not None and layer.key_norm is not None:
@@ -105,6 +133,19 @@ class FlatDecoder:
         sections = self._model.config.rope_parameters["mrope_section"] * 2
         parts = angles.split(sections, dim=-1)
         return torch.cat([part[number % 3] for number, part in enumerate(parts)], dim=-1)
+
+
+def _perceptron(layer: Layer, hidden: Tensor, adapted: Adapted) -> Tensor:
+    """Hidden states (N, H) after a layer's second half."""
+    normed = _normed(hidden, layer.mlp_norm, layer)
+    gate, up = adapted("gate_up", linear(normed, layer.gate_up), normed).chunk(2, dim=-1)
+    del normed
+    inner = silu(gate) * up
+    return adapted("down", torch.addmm(hidden, inner, layer.down.T), inner)
+
+
+def _unchanged(name: str, product: Tensor, inputs: Tensor) -> Tensor:
+    return product
 
 
 def _normed(states: Tensor, weight: Tensor, layer: Layer) -> Tensor:
@@ -148,22 +189,33 @@ def _children(module: nn.Module) -> set[str]:
     return {name for name, _ in module.named_children()} - DROPOUTS
 
 
-def _read(layer: Any) -> Layer:
+def projections(layer: Any) -> Mapping[str, list[nn.Linear]]:
+    """The modules behind each matrix of `Layer`, in the order of its rows."""
     attention, mlp = layer.self_attn, layer.mlp
-    inputs = [attention.qkv_proj] if hasattr(attention, "qkv_proj") else _some(attention, "q_proj", "k_proj", "v_proj")
-    halves = [mlp.gate_up_proj] if hasattr(mlp, "gate_up_proj") else _some(mlp, "gate_proj", "up_proj")
+    return {
+        "qkv": [attention.qkv_proj]
+        if hasattr(attention, "qkv_proj")
+        else _some(attention, "q_proj", "k_proj", "v_proj"),
+        "output": [attention.o_proj],
+        "gate_up": [mlp.gate_up_proj] if hasattr(mlp, "gate_up_proj") else _some(mlp, "gate_proj", "up_proj"),
+        "down": [mlp.down_proj],
+    }
+
+
+def _read(layer: Any) -> Layer:
+    attention, parts = layer.self_attn, projections(layer)
     norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
-    biases: list[Any] = [projection.bias for projection in inputs]
+    biases: list[Any] = [projection.bias for projection in parts["qkv"]]
     return Layer(
         norm=layer.input_layernorm.weight,
-        qkv=fuse(inputs),
+        qkv=fuse(parts["qkv"]),
         qkv_bias=None if biases[0] is None else torch.cat(biases),
         query_norm=norms[0] and norms[0].weight,
         key_norm=norms[1] and norms[1].weight,
-        output=fuse([attention.o_proj]),
+        output=fuse(parts["output"]),
         mlp_norm=layer.post_attention_layernorm.weight,
-        gate_up=fuse(halves),
-        down=fuse([mlp.down_proj]),
+        gate_up=fuse(parts["gate_up"]),
+        down=fuse(parts["down"]),
         epsilon=layer.input_layernorm.variance_epsilon,
     )
 

@@ -111,6 +111,7 @@ class ClipTask:
             context=self._request.context,
             length=self._processor.length_told(self._request.clip) or LONG,
             parts=plan.parts if plan else None,
+            adapter=self._request.adapter,
             leaves_memory=plan is None or plan.follows,
         )
 
@@ -156,6 +157,7 @@ class ClipTask:
             history=question.history,
             frames=images,
             max_new_tokens=self._request.max_new_tokens,
+            adapter=self._request.adapter,
             context=self._request.context,
         )
         sequence = self._processor.prepare(request)

@@ -2,14 +2,15 @@
 
 import logging
 import os
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 
 from sa2va_bento.engine.fit import Device, Fit, fit
 from sa2va_bento.engine.limits import Limits
 from sa2va_bento.errors import CheckpointError
+from sa2va_bento.model.adapters import Adapters
 from sa2va_bento.model.base import Sa2VA
 from sa2va_bento.model.config import CheckpointConfig
 from sa2va_bento.model.loading.adapter import Adapter
@@ -24,6 +25,7 @@ from sa2va_bento.model.loading.memory import (
     unfilled,
     weight_bytes,
 )
+from sa2va_bento.model.loading.named_adapters import attach
 from sa2va_bento.model.loading.quantization import Quantization
 from sa2va_bento.model.loading.tokenizers import PromptTokenizer
 from sa2va_bento.model.registry import read_config
@@ -35,8 +37,18 @@ LARGE = GIB
 """Bytes of weights in float32, from which on a model spends its time on products and not around them."""
 
 
-def load(settings: Settings) -> tuple[Sa2VA, PromptTokenizer, Limits]:
-    """The model that the settings name, on its device, and what the engine may hold beside it.
+@dataclass(frozen=True)
+class Loaded:
+    """A model on its device, its tokenizer and its adapters by name, and what the engine may hold beside them."""
+
+    model: Sa2VA
+    tokenizer: PromptTokenizer
+    adapters: Adapters
+    limits: Limits
+
+
+def load(settings: Settings) -> Loaded:
+    """The model that the settings name, on its device.
 
     Raises:
         CheckpointError: one line that names what is wrong.
@@ -53,13 +65,26 @@ def load(settings: Settings) -> tuple[Sa2VA, PromptTokenizer, Limits]:
     device = _device(placement, settings)
     if placement.dtype == torch.float32:  # asked for, where there is a GPU: then convolutions are not rounded either
         torch.backends.cudnn.allow_tf32 = False
-    estimated, parts = _shared(config, placement, settings, device)
+    named = read_named_adapters(settings)
+    estimated, parts = _shared(config, placement, settings, device, named)
     logger.info("estimated: %s", estimated.needed)
     adapter = read_adapter(settings)
     folder = resolve(*wanted)  # gigabytes, which a model that does not fit is spared
     tokenizer = PromptTokenizer.from_dir(folder)
     model = load_model(folder, placement, settings.quantization, parts, adapter)
-    return model, tokenizer, _measured(model, placement, settings, device)
+    adapters = attach(model, folder, named, adapter)
+    return Loaded(model, tokenizer, adapters, _measured(model, adapters.bytes, placement, settings, device))
+
+
+def read_named_adapters(settings: Settings) -> dict[str, Adapter]:
+    """The adapters beside the model, by their names, fetched first. Raises CheckpointError where one can't be had or
+    read, or is called as the model is."""
+    if taken := [name for name in settings.named_adapters if settings.is_model(name)]:
+        raise CheckpointError(f"SA2VA_ADAPTERS: {taken[0]} is the model's own name")
+    return {
+        name: Adapter.read(resolve_adapter(source, settings.cache_dir, "SA2VA_ADAPTERS"))
+        for name, source in settings.named_adapters.items()
+    }
 
 
 def read_adapter(settings: Settings) -> Adapter | None:
@@ -76,23 +101,25 @@ def _device(placement: Placement, settings: Settings) -> Device:
     return Device(memory_budget(devices, settings.memory_share), placement.dtype.itemsize, gathers, name)
 
 
-def fit_on_devices(config: CheckpointConfig, placement: Placement, settings: Settings) -> Fit:
+def fit_on_devices(
+    config: CheckpointConfig, placement: Placement, settings: Settings, adapters: Mapping[str, Adapter] | None = None
+) -> Fit:
     """What fits, before anything is loaded. Raises CheckpointError where not one request does: with the numbers, and
     the setting that would make it fit; or where the devices can't share the model."""
-    return _shared(config, placement, settings, _device(placement, settings))[0]
+    return _shared(config, placement, settings, _device(placement, settings), adapters or {})[0]
 
 
 def _shared(
-    config: CheckpointConfig, placement: Placement, settings: Settings, on: Device
+    config: CheckpointConfig, placement: Placement, settings: Settings, on: Device, adapters: Mapping[str, Adapter]
 ) -> tuple[Fit, DeviceMap | None]:
     """What fits, and where the parts go if there are several devices: what they have in pieces is a little less than
     what they have together."""
-    model = unfilled(config)
+    model, beside = unfilled(config), on.element * sum(adapter.numbers for adapter in adapters.values())
     budgets = {d: memory_budget([d], settings.memory_share) for d in (placement.device, *placement.others)}
     refusal: CheckpointError | None = None
     for part in range(20, 10, -1):
         smaller = replace(on, budget=on.budget * part // 20)
-        found = _fit(config, settings, lambda kind: weight_bytes(model, on.element, kind), smaller)
+        found = _fit(config, settings, lambda kind: weight_bytes(model, on.element, kind) + beside, smaller)
         if not placement.others:
             return found, None
         try:
@@ -106,10 +133,10 @@ def _fit(config: CheckpointConfig, settings: Settings, weights: Callable[[Quanti
     return fit(settings, lambda most: measures_of(config, most), weights, on)
 
 
-def _measured(model: Sa2VA, placement: Placement, settings: Settings, before: Device) -> Limits:
+def _measured(model: Sa2VA, beside: int, placement: Placement, settings: Settings, before: Device) -> Limits:
     """What fits beside the model now that it is there: its own bytes, and what the device has left, correct what was
-    estimated."""
-    weights = loaded_bytes(model)
+    estimated; `beside` are the bytes of its adapters."""
+    weights = loaded_bytes(model) + beside
     left = memory_budget((placement.device, *placement.others), settings.memory_share)
     found = _fit(model.config, settings, lambda _: weights, replace(before, budget=min(before.budget, left + weights)))
     limits = found.limits

@@ -17,6 +17,7 @@ from sa2va_bento.engine.scheduler import Scheduler
 from sa2va_bento.engine.thread import EngineThread
 from sa2va_bento.engine.warmup import warm_up
 from sa2va_bento.errors import PayloadTooLargeError
+from sa2va_bento.model.adapters import NO_ADAPTERS, Adapters
 from sa2va_bento.model.base import Sa2VA, parameter_dtype
 from sa2va_bento.model.loading.memory import device_memory
 from sa2va_bento.model.loading.tokenizers import PromptTokenizer
@@ -50,14 +51,22 @@ OnEvent = Callable[[StreamEvent], None]
 class Predictor:
     """Made by `load`. `predict`, `submit` and `answer` may be called from any thread."""
 
-    def __init__(self, model: Sa2VA, tokenizer: PromptTokenizer, settings: Settings, limits: Limits) -> None:
-        self._processor = Processor(model.config, tokenizer, settings, limits.context)
+    def __init__(
+        self,
+        model: Sa2VA,
+        tokenizer: PromptTokenizer,
+        settings: Settings,
+        limits: Limits,
+        adapters: Adapters = NO_ADAPTERS,
+    ) -> None:
+        self._processor = Processor(model.config, tokenizer, settings, limits.context, adapters)
         self._runner = Runner(
             model,
             self._processor.image_token_id,
             limits,
             feature_cache_bytes=limits.feature_cache_bytes,
             prefix_cache_bytes=limits.prefix_cache_bytes,
+            adapters=adapters,
         )
         if self._runner.device.type == "cuda":  # on a CPU there is little to gain, and a large model takes a minute
             self.warm_up()
@@ -76,8 +85,8 @@ class Predictor:
         Raises:
             CheckpointError: one line that names what is wrong.
         """
-        model, tokenizer, limits = load(settings)
-        return cls(model, tokenizer, settings, limits)
+        loaded = load(settings)
+        return cls(loaded.model, loaded.tokenizer, settings, loaded.limits, loaded.adapters)
 
     def warm_up(self) -> None:
         """Answers a black square that nobody asks about, unless a picture is more than the context holds."""

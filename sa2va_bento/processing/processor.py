@@ -7,6 +7,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Items
+from dataclasses import replace
 from hashlib import blake2b
 from itertools import islice
 
@@ -17,6 +18,7 @@ from PIL import Image
 from sa2va_bento.clips import Clip, ClipRequest, FramesSeen
 from sa2va_bento.engine.sequence import Generation, MaskLogits, Prefix, Sequence
 from sa2va_bento.errors import BadRequestError, CheckpointError, PromptTooLongError
+from sa2va_bento.model.adapters import NO_ADAPTERS, Adapters
 from sa2va_bento.model.chat_template import SEG
 from sa2va_bento.model.clip_sampling import ClipPlan
 from sa2va_bento.model.config import CheckpointConfig
@@ -41,8 +43,14 @@ class Processor:
     """
 
     def __init__(
-        self, config: CheckpointConfig, tokenizer: PromptTokenizer, settings: Settings, context: int | None = None
+        self,
+        config: CheckpointConfig,
+        tokenizer: PromptTokenizer,
+        settings: Settings,
+        context: int | None = None,
+        adapters: Adapters = NO_ADAPTERS,
     ) -> None:
+        self._adapters = adapters
         self._config, self._tokenizer, self._settings = config, tokenizer, settings
         self._template, self._image_processor = config.chat_template, family_of(config).image_processor
         self._sampling = family_of(config).clips
@@ -72,7 +80,9 @@ class Processor:
             raise BadRequestError("regions need a picture")
         if request.regions and not self._config.takes_regions:
             raise BadRequestError(f"regions: {self._config.family} checkpoints do not read visual prompts")
-        picture = self._picture(request)
+        if request.adapter and request.adapter not in self._adapters.names:
+            raise BadRequestError(f"adapter: not served here (served: {', '.join(self._adapters.names) or 'none'})")
+        picture = self._seen_by(request.adapter, self._picture(request))
         ids = self._tokenizer.encode(build_prompt(self._template, request.prompt, picture, request.history))
         return self._sequence(request, ids, picture)
 
@@ -213,17 +223,29 @@ class Processor:
             sampling=request.sampling,
             ends_reply=self._ends_reply((*request.stop, *self._stop_words)),
             seg_id=self._seg_id,
-            prefix=self._prefix(ids, picture) if picture and not picture.is_clip else None,
+            prefix=self._prefix(ids, picture, request.adapter) if picture and not picture.is_clip else None,
+            adapter=request.adapter,
             deadline=time.monotonic() + self._settings.timeout_s if deadline is None else deadline,
             context=request.context,
             may_wait=request.context.may_wait,
         )
 
-    def _prefix(self, ids: list[int], picture: Picture) -> Prefix:
+    def _seen_by(self, adapter: str | None, picture: Picture | None) -> Picture | None:
+        """The picture, named so that nobody takes what an adapter has of its own for the model's, or another's."""
+        if picture is None or adapter is None:
+            return picture
+        key, tiles_key = (
+            self._adapters.picture_key(adapter, picture.key),
+            self._adapters.tiles_key(adapter, picture.tiles_key),
+        )
+        return replace(picture, key=key, tiles_key=tiles_key)
+
+    def _prefix(self, ids: list[int], picture: Picture, adapter: str | None) -> Prefix:
         """The prompt up to the last token of the picture itself; what its regions add comes later."""
         places = [place for place, token in enumerate(ids) if token == self.image_token_id]
         length = places[picture.image_tokens * picture.frames - 1] + 1
-        return Prefix(f"{picture.tiles_key}/{blake2b(array('I', ids[:length]), digest_size=16).hexdigest()}", length)
+        tokens = blake2b(array("I", ids[:length]), digest_size=16).hexdigest()
+        return Prefix(f"{picture.tiles_key}/{tokens}/{adapter or ''}", length)
 
     def _ends_reply(self, stop: tuple[str, ...]) -> Callable[[list[int]], bool]:
         """Looks for stop strings in the reply's last tokens: as many as the longest has bytes, so that none is missed

@@ -15,7 +15,7 @@ from sa2va_bento.web.accept import HttpExchange, accept
 from sa2va_bento.web.body import Fields, parse_json_object
 from sa2va_bento.web.errors import known_error, request_id_of
 from sa2va_bento.web.rendering import to_response, to_segment
-from sa2va_bento.web.request import PictureSource, to_predict_request
+from sa2va_bento.web.request import PictureSource, known_adapter, to_predict_request
 from sa2va_bento.web.runtime import Runtime
 from sa2va_bento.web.schemas import SegmentOut, parse_process_request
 from sa2va_bento.web.sse import EventStream, sse_event
@@ -42,9 +42,9 @@ async def answer_process_stream(request: Request, runtime: Runtime) -> Response:
     return EventStream(_events(exchange), exchange.cancel)
 
 
-async def _events(exchange: HttpExchange) -> AsyncIterator[bytes]:
+async def _events(exchange: "ProcessStreamExchange") -> AsyncIterator[bytes]:
     scope = exchange.scope
-    yield sse_event(json.dumps({"request_id": request_id_of(scope), "model": exchange.settings.model_name}), "start")
+    yield sse_event(json.dumps({"request_id": request_id_of(scope), "model": exchange.model_name}), "start")
     try:
         async for data in exchange.events():
             yield data
@@ -70,6 +70,7 @@ class ProcessExchange(HttpExchange):
         self.request, self._warnings = parse_process_request(fields)
         self.fields = {}  # megabytes that nobody reads any more
         self.source = PictureSource(self.request.base64Image)
+        self.model_name = known_adapter(self.request.adapter, self.settings) or self.settings.model_name
 
     def read(self) -> PredictRequest:
         if self.source is None:
@@ -89,7 +90,7 @@ class ProcessExchange(HttpExchange):
     def _whole(self, prediction: Prediction) -> str:
         response = to_response(
             prediction,
-            model=self.settings.model_name,
+            model=self.model_name,
             context=self.context,
             mask_format=self.request.mask_format,
             overlay_on=self._overlay_on,

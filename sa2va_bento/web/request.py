@@ -62,11 +62,23 @@ def to_predict_request(
         soft_masks=request.mask_format == "probability",
         max_new_tokens=request.max_new_tokens,
         max_tiles=request.max_tiles,
+        adapter=known_adapter(request.adapter, settings),
         context=context,
     )
 
 
+def known_adapter(name: str | None, settings: Settings) -> str | None:
+    """The adapter of a name, None where none is asked for. Raises BadRequestError where there is no such adapter."""
+    if name is None:
+        return None
+    if found := settings.adapter_called(name):
+        return found
+    known = ", ".join(settings.named_adapters) or "none"
+    raise BadRequestError(f"adapter: not served here (served: {known})")
+
+
 def _check_text(request: ProcessRequest, settings: Settings) -> None:
+    known_adapter(request.adapter, settings)
     if not request.prompt.strip():
         raise BadRequestError("prompt: empty")
     check_turns(request.history)

@@ -189,6 +189,13 @@ class ProcessRequest(Model):
     max_tiles: Count | None = Field(
         default=None, description="Most tiles the picture is cut into; fewer is faster and coarser", examples=[12]
     )
+    adapter: Text | None = Field(
+        default=None,
+        max_length=64,
+        description="Name of the adapter that answers, of those that `GET /v1/models` lists; the model itself where "
+        "there is none",
+        examples=[None],
+    )
 
 
 class ImageSize(Model):

@@ -29,6 +29,7 @@ def test_defaults_are_the_contract() -> None:
         "include_overlay": False,
         "max_new_tokens": None,
         "max_tiles": None,
+        "adapter": None,
     }
     assert warnings == []
 

@@ -45,6 +45,13 @@ def make_scene(seed: int, held_out: bool = False, longest: int = 1000, crowded: 
     raise RuntimeError(f"no scene could be laid out for seed {seed}")
 
 
+def make_blank(seed: int, held_out: bool = False, longest: int = 1000) -> Scene:
+    """The picture of `seed` that shows nothing but its background."""
+    rng = np.random.default_rng([seed, 505, int(held_out)])
+    kind, background = background_of(rng, *picture_size(rng, longest), held_out)
+    return Scene(finish(rng, background), (), np.zeros(background.shape[:2], np.uint8), kind)
+
+
 def _attempt(rng: np.random.Generator, held_out: bool, longest: int, crowded: bool) -> Scene | None:
     width, height = picture_size(rng, longest)
     kind, background = background_of(rng, width, height, held_out)

@@ -10,10 +10,17 @@ from training.data.picture_shards import CLASSES
 from training.data.shapes import COLORS, SHAPES
 from training.model_config import CELLS
 from training.questions import ocr, task_mix
+from training.questions.edges import preceded
 from training.questions.referring import Item
 from training.questions.turns import Turn
 
-TURNS_A_SCENE, TURNS_A_CLIP, TURNS_A_WRITING = 9, 9, 3
+TURNS_A_SCENE, TURNS_A_WRITING = 9, 3
+SCENE_WRITERS = {
+    "pool": task_mix.conversation,
+    "crowd": task_mix.crowd_conversation,
+    "clips": task_mix.clip_conversation,
+}
+"""Who writes about scenes, by their kind."""
 
 
 def items_of(things: list[list[float]], labels: Tensor) -> list[Item]:
@@ -50,14 +57,16 @@ def text_of(things: list[list[float]]) -> str:
 
 
 def converse(batch: Batch, rng: random.Random) -> list[list[Turn]]:
-    """Fresh questions about each picture of the batch."""
-    if batch.kind in ("pool", "clips"):
-        write, turns = (
-            (task_mix.conversation, TURNS_A_SCENE)
-            if batch.kind == "pool"
-            else (task_mix.clip_conversation, TURNS_A_CLIP)
-        )
-        scenes = zip(batch.things.tolist(), batch.labels, strict=True)
-        return [write(items_of(things, labels), rng, turns) for things, labels in scenes]
+    """Fresh questions about each picture of the batch, some after a system prompt or a greeting."""
+    return [[preceded(turn, rng) for turn in turns] for turns in _conversations(batch, rng)]
+
+
+def _conversations(batch: Batch, rng: random.Random) -> list[list[Turn]]:
+    rows = batch.things.tolist()
+    if batch.kind == "blank":
+        return [task_mix.blank_conversation(rng, TURNS_A_WRITING) for _ in rows]
+    if write := SCENE_WRITERS.get(batch.kind):
+        scenes = zip(rows, batch.labels, strict=True)
+        return [write(items_of(things, labels), rng, TURNS_A_SCENE) for things, labels in scenes]
     by_hand = batch.kind == "digits"
-    return [ocr.conversation(text_of(things), by_hand, rng, TURNS_A_WRITING) for things in batch.things.tolist()]
+    return [ocr.conversation(text_of(things), by_hand, rng, TURNS_A_WRITING) for things in rows]

@@ -1,6 +1,7 @@
 """Requests for masks: one object, two, all of a kind, and what is not there."""
 
 import random
+from dataclasses import replace
 
 from sa2va_bento.model.chat_template import SEG
 from training.data.shapes import COLORS, SHAPES
@@ -17,7 +18,7 @@ from training.questions.referring import (
     one,
     told_apart,
 )
-from training.questions.templates import ask, listed
+from training.questions.templates import ask, listed, vary
 from training.questions.turns import Turn, names_of
 
 
@@ -43,6 +44,24 @@ def _segment_one(item: Item, name: str | None, rng: random.Random) -> Turn | Non
     if rng.random() < 0.85:
         return Turn(ask(templates.SEGMENT, name, rng), f"Sure, {SEG}.", (item.number,), names=names_of((name, item)))
     return Turn(ask(templates.LOCATE, name, rng), f"It is {SEG}.", (item.number,), names=names_of((name, item)))
+
+
+def segment_everything(items: Items, rng: random.Random) -> Turn | None:
+    """All objects, or all but one that is named."""
+    if len(items) < 2 or rng.random() < 0.5:
+        return _list_all(vary(rng.choice(templates.SEGMENT_EVERYTHING), rng), items)
+    spared = rng.choice(items)
+    name = name_by_words(spared, items, rng)
+    if name is None:
+        return None
+    turn = _list_all(ask(templates.SEGMENT_BUT, name, rng), [item for item in items if item is not spared])
+    return replace(turn, names=names_of((name, spared)))
+
+
+def _list_all(question: str, items: Items) -> Turn:
+    found = in_order(items)
+    parts = [f"the {said} {SEG}" for said in told_apart(found)]
+    return Turn(question, f"Sure, {listed(parts)}.", tuple(item.number for item in found))
 
 
 def refer_two(items: Items, rng: random.Random) -> Turn | None:
@@ -75,10 +94,6 @@ def segment_all(items: Items, rng: random.Random) -> Turn | None:
 def absent(items: Items, rng: random.Random) -> Turn | None:
     """A combination that the scene lacks, often with its colour or its shape there."""
     draw = rng.random()
-    if draw < 0.06:
-        return _deny(f"{rng.choice(templates.OTHER_COLORS)} {rng.choice(SHAPES)}", rng)
-    if draw < 0.1:
-        return _deny(rng.choice(templates.OTHER_SHAPES), rng)
     missing = [(c, s) for c in COLORS for s in SHAPES if not matching(items, c, s)]
     close = [(c, s) for c, s in missing if matching(items, c, None) and matching(items, None, s)]
     half = [(c, s) for c, s in missing if matching(items, c, None) or matching(items, None, s)]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from training.questions import templates
+from training.questions.edges import nothing_there, of_many, unknown
 from training.questions.multi_turn import and_the_other, follow_up
 from training.questions.referring import Items
 from training.questions.segmentation import (
@@ -17,8 +18,9 @@ from training.questions.segmentation import (
     refer_by_size,
     refer_two,
     segment_all,
+    segment_everything,
 )
-from training.questions.templates import ask, vary
+from training.questions.templates import vary
 from training.questions.turns import Turn, Writer
 from training.questions.visual_prompts import name_regions
 from training.questions.vqa import (
@@ -42,10 +44,7 @@ def chat(items: Items, rng: random.Random) -> Turn | None:
     draw = rng.random()
     if draw < 0.4:
         return small_talk(rng)
-    if draw < 0.6:
-        return Turn(vary(rng.choice(templates.OUT_OF_SCOPE), rng), templates.ONLY_THIS)
-    asked = templates.SEGMENT + templates.LOCATE + templates.ASK_COLOR + templates.ASK_SHAPE + templates.ASK_THERE
-    return Turn(ask(asked, rng.choice(templates.OTHER_THINGS), rng), templates.ONLY_THIS)
+    return Turn(vary(rng.choice(templates.OUT_OF_SCOPE), rng), templates.ONLY_THIS)
 
 
 def small_talk(rng: random.Random) -> Turn:
@@ -77,13 +76,15 @@ MIX: tuple[tuple[Writer, float], ...] = (
     (compare_sizes, 3.0),
     (ask_extreme, 0.4),
     (compare_places, 0.8),
-    (describe, 0.3),
-    (describe_grounded, 3.4),
-    (name_regions, 2.4),
-    (follow_up, 1.4),
+    (describe, 2.2),
+    (describe_grounded, 4.0),
+    (name_regions, 2.0),
+    (follow_up, 1.2),
     (and_the_other, 0.4),
-    (nothing_to_read, 0.1),
-    (chat, 0.1),
+    (nothing_to_read, 0.2),
+    (segment_everything, 0.8),
+    (unknown, 1.4),
+    (chat, 0.15),
 )
 
 CLIP_MIX: tuple[tuple[Writer, float], ...] = (
@@ -102,8 +103,10 @@ CLIP_MIX: tuple[tuple[Writer, float], ...] = (
     (describe, 0.5),
     (describe_grounded, 0.7),
     (follow_up, 0.5),
+    (unknown, 0.3),
     (chat, 0.1),
 )
+MANY_MIX: tuple[tuple[Writer, float], ...] = ((of_many, 8.0), (absent, 1.0), (unknown, 0.4))
 
 
 def draw_turns(
@@ -123,6 +126,17 @@ def draw_turns(
 def conversation(items: Items, rng: random.Random, turns: int) -> list[Turn]:
     """`turns` independent questions about one scene."""
     return draw_turns(MIX, turns, rng, items)
+
+
+def crowd_conversation(items: Items, rng: random.Random, turns: int) -> list[Turn]:
+    """`turns` independent questions about a scene of many objects."""
+    return draw_turns(MANY_MIX, turns, rng, items)
+
+
+def blank_conversation(rng: random.Random, turns: int) -> list[Turn]:
+    """`turns` independent questions about a picture that shows nothing that the model knows."""
+    asked = (unknown((), rng) if rng.random() < 0.15 else nothing_there(rng) for _ in range(turns))
+    return [replace(turn, kind="blank") for turn in asked if turn]
 
 
 def clip_conversation(items: Items, rng: random.Random, turns: int) -> list[Turn]:

@@ -22,6 +22,18 @@ SEGMENT = (
     "Mark the {}.",
     "Please highlight the {}.",
     "Show me the {}.",
+    "Highlight the {}.",
+    "Select the {}.",
+    "Outline the {}.",
+    "Cut out the {}.",
+    "Mask the {}.",
+    "Give me a mask of the {}.",
+    "I want a mask for the {}.",
+    "segment {}",
+    "{}",
+    "Where is the {}? Please segment it.",
+    "Find and segment the {}.",
+    "Can you find the {}?",
 )
 LOCATE = (
     "What is {} in this image? Please respond with segmentation mask.",
@@ -36,6 +48,31 @@ SEGMENT_ALL = (
     "Can you segment all {} in this image?",
     "Find all the {}.",
     "Please segment every one of the {}.",
+    "Segment the {}.",
+    "Mark all {}.",
+    "Highlight all the {}.",
+    "Give me masks of all {}.",
+)
+SEGMENT_EVERYTHING = (
+    "Segment everything.",
+    "segment everything",
+    "Please segment everything.",
+    "Segment everything in the picture.",
+    "Can you segment everything in this image?",
+    "Segment all.",
+    "Segment all objects.",
+    "Segment all objects in the image.",
+    "Segment every object.",
+    "Mask everything.",
+    "Find everything.",
+    "Please segment the image.",
+)
+SEGMENT_BUT = (
+    "Segment everything except the {}.",
+    "everything except the {}",
+    "Please segment everything but the {}.",
+    "Segment all objects except the {}.",
+    "Please segment all but the {}.",
 )
 SEGMENT_TWO = (
     "Please segment the {} and the {}.",
@@ -80,6 +117,28 @@ DESCRIBE = (
     "What is shown in this image?",
     "Could you please give me a brief description of the image?",
     "Can you describe this image?",
+    "Describe the image.",
+    "Describe this image.",
+    "Describe this picture.",
+    "Describe what you see.",
+    "What's in the picture?",
+    "What is in this image?",
+    "What is in the image?",
+    "What is this?",
+    "What do you see in this image?",
+    "What do you see in the picture?",
+    "What can you see?",
+    "What does the image show?",
+    "What does this picture show?",
+    "Tell me about this picture.",
+    "Tell me what you see.",
+    "What objects are in the picture?",
+    "Which objects are there?",
+    "What shapes are there?",
+    "List the objects.",
+    "Name the objects in the image.",
+    "Caption this image.",
+    "Write a caption for this picture.",
 )
 READ = (
     "What does the text say?",
@@ -103,12 +162,6 @@ READ_NUMBER = (
     "What is the handwritten number?",
     "What number do you see?",
 )
-OTHER_COLORS = ("pink", "black", "white", "brown", "gray")
-OTHER_SHAPES = ("hexagon", "heart", "arrow", "cross", "pentagon")
-OTHER_THINGS = (
-    *("dog", "cat", "car", "person", "tree", "house", "man", "woman", "table", "chair", "cup", "bird", "horse", "bus"),
-    *("bottle", "phone", "book", "boat", "face", "hand", "flower", "sky", "road", "hat", "bike", "clock", "apple"),
-)
 CHAT = {
     "Hello! Ask me about the colored shapes or the writing in a picture.": (
         *("Hello", "Hi!", "Hi there", "Good morning!", "Hey"),
@@ -121,6 +174,9 @@ CHAT = {
 }
 NO_PICTURE = "Please send a picture, and I will look at it."
 ONLY_THIS = "I only know colored shapes, capital letters and digits."
+NOTHING = "I see no shapes and no writing in the picture."
+MANY = 5
+"""What is more is not counted out nor listed."""
 OUT_OF_SCOPE = (
     *("Who won the game?", "Write a poem.", "What is the weather like?", "Is it raining?", "Who is this?"),
     *("Tell me a story.", "How old is the man?", "What time is it?", "What is 2 plus 2?", "Where was this taken?"),

@@ -32,9 +32,9 @@ from training.questions.packing import Packed, Packer
 from training.questions.task_mix import without_picture
 from training.stages.loop import Losses, Plan, Trainer
 
-WEIGHTS = {"pool": 1.0, "text": 0.6, "digits": 0.5, "clips": 0.4}
-BATCH = {"pool": 12, "text": 8, "digits": 4, "clips": 3}
-LENGTH = {"pool": 300, "text": 130, "digits": 130, "clips": 560}
+WEIGHTS = {"pool": 1.0, "text": 0.6, "digits": 0.5, "crowd": 0.3, "blank": 0.15, "clips": 0.4}
+BATCH = {"pool": 12, "text": 8, "digits": 4, "crowd": 3, "blank": 2, "clips": 3}
+LENGTH = {"pool": 300, "text": 150, "digits": 150, "crowd": 300, "blank": 150, "clips": 560}
 CLIPS_EVERY = 6
 PROMPT_WEIGHT, MASK_WEIGHT, BARE_WEIGHT = 1.0, 0.5, 0.1
 POINTING_WEIGHT, PLACING_WEIGHT, COMPARING_WEIGHT = 3.0, 4.0, 1.0  # what all answers about objects stand on
@@ -86,7 +86,7 @@ class Step:
         self.naming, self.pointing, self.comparing = (
             Pointing(model.language_model, layer) for layer in (NAMING_LAYER, LAYER, COMPARING_LAYER)
         )
-        self.draws = False
+        self.draws, self.speaks = False, any(parameter.requires_grad for parameter in stage.mlp1.parameters())
         model.grounding_encoder.requires_grad_(False)
         self.scores, self.table = Scores(), load_table(sam)
 
@@ -115,7 +115,8 @@ class Step:
         losses, hits = {"language": answered.loss}, torch.zeros(0, dtype=torch.bool)
         if batch.kind != "clips":
             words = self.model.language_model.get_input_embeddings().weight
-            losses |= self.stage.token_head.losses(image_tokens, dense_targets(batch.labels, batch.things), words)
+            if self.speaks and batch.kind != "blank":
+                losses |= self.stage.token_head.losses(image_tokens, dense_targets(batch.labels, batch.things), words)
             losses |= self._finding(packed, batch)
         if packed.segs:
             prompts = self.model.text_hidden_fcs(answered.segs)
@@ -172,6 +173,7 @@ def main() -> None:
     parser.add_argument("--projector", default="projector", help="stage that the projector and its head come from")
     parser.add_argument("--eyes", default="vit")
     parser.add_argument("--sam", default="sam")
+    parser.add_argument("--freeze-projector", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     tokenizer = nano_tokenizer.load()
@@ -185,6 +187,7 @@ def main() -> None:
             head.load_state_dict(load_part(args.start, part) or head.state_dict())
     for part in PROJECTOR:
         stage.get_submodule(part).load_state_dict(load_part(args.projector, part))
+        stage.get_submodule(part).requires_grad_(not args.freeze_projector)
     trainer = Trainer(Plan(args.stage, args.minutes, lr=args.lr), stage, slow=PROJECTOR, slow_factor=0.15)
     streams = {
         kind: iter(ScenePool(BATCH[kind], tiles=True, frames=kind == "pool", kind=kind))

@@ -33,6 +33,7 @@ def batch(
     device: str | None,
     threshold: float,
     max_new_tokens: int | None,
+    adapter: str | None,
     ray: str | None,
     actors: int | None,
 ) -> None:
@@ -47,6 +48,7 @@ def batch(
         bar = tqdm(total=total, initial=results.done, unit="row", disable=quiet or None, file=sys.stderr)
         if results.done < total:
             options: dict[str, Any] = {"mask_threshold": threshold, "max_new_tokens": max_new_tokens}
+            options["adapter"] = adapter
             wanted = Wanted(options, out.absolute(), formats)
             loading: dict[str, Any] = {"model": model, **({"device": device} if device else {})}
             with bar:

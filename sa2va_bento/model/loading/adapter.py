@@ -33,6 +33,9 @@ PICKLES = ("*.bin", "*.pt", "*.pth")
 OTHER_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Values of `init_lora_weights` with which training changes the base, too."""
 
+IN_LAYERS = re.compile(r"(^|\.)layers\.\d+\.(self_attn|attention|mlp|feed_forward)\.")
+"""In the names of projections of a language model's layers."""
+
 Role = Literal["A", "B", "embedding_A", "embedding_B", "magnitude"]
 _LORA = re.compile(
     r"(?P<module>.+)\.(?:lora_(?P<role>A|B|embedding_A|embedding_B)|lora_(?P<magnitude>magnitude)_vector)"
@@ -79,6 +82,21 @@ class Change:
             made = ()
         return None if made == shape else f"does not go with a weight of {shape}"
 
+    @property
+    def factors(self) -> tuple[Tensor, Tensor] | None:
+        """A (r, in) and B (out, r), the scale in it, of a matrix W that becomes W + B A; None where more happens."""
+        if frozenset(self.parts) != {"A", "B"} or self.parts["A"].ndim != 2:
+            return None
+        a, b = self.parts["A"].float(), self.parts["B"].float()
+        down, up = (b.T, a.T) if self.is_transposed else (a, b)
+        return down, self.scale * up
+
+    def numbers(self, is_factored: bool) -> int:
+        """How many the factors have, or the weight that they make."""
+        if is_factored or not {"A", "B"} <= self.parts.keys():
+            return sum(part.numel() for part in self.parts.values())
+        return self.parts["A"][0].numel() * self.parts["B"].shape[0]
+
     def to_meta(self) -> "Change":
         return Change({role: part.to("meta") for role, part in self.parts.items()}, self.scale, self.is_transposed)
 
@@ -121,6 +139,14 @@ class Adapter:
         """How many weights it changes or replaces."""
         return len(self.changes.keys() | self.replaced.keys())
 
+    @property
+    def numbers(self) -> int:
+        """How many it takes beside a model: of the language model's layers its factors, of everything else the merged
+        weight; a little more where only some of the layers' matrices are its own."""
+        return sum(change.numbers(bool(IN_LAYERS.search(name))) for name, change in self.changes.items()) + sum(
+            tensor.numel() for tensor in self.replaced.values()
+        )
+
     def bind(self, published: Mapping[str, tuple[int, ...]], in_tree: Mapping[str, tuple[int, ...]]) -> None:
         """Finds the tensor of a checkpoint, of which the names and shapes are given, for each of the adapter's.
 
@@ -143,6 +169,15 @@ class Adapter:
         ]
         if wrong:
             raise CheckpointError(f"{self.folder}: {name_some(wrong, at_most=2)}")
+
+    def touches(self, name: str) -> bool:
+        """Whether it changes or replaces that tensor of the checkpoint it was bound to."""
+        return name in self._bound
+
+    def factors(self, name: str) -> tuple[Tensor, Tensor] | None:
+        """Of a tensor that it touches, `Change.factors`."""
+        known = self._bound[name]
+        return None if known in self.replaced or known not in self.changes else self.changes[known].factors
 
     def merge(self, name: str, tensor: Tensor) -> Tensor:
         """A tensor of the checkpoint it was bound to, changed where the adapter does that."""

@@ -79,13 +79,13 @@ def fetch_config(model: str, revision: str | None, cache_dir: Path | None) -> Pa
         return Path(snapshot_download(model, revision=revision, cache_dir=cache_dir, allow_patterns=DESCRIPTION))
 
 
-def resolve_adapter(adapter: str, cache_dir: Path | None) -> Path:
+def resolve_adapter(adapter: str, cache_dir: Path | None, setting: str = "SA2VA_ADAPTER") -> Path:
     """The folder of an adapter: a local one as it is, or the Hub's, fetched through its cache.
 
     Raises:
         CheckpointError: neither a folder nor a repository that can be had.
     """
-    if folder := local_folder(adapter, "SA2VA_ADAPTER"):
+    if folder := local_folder(adapter, setting):
         return folder
     with _one_line(adapter, None):
         return Path(snapshot_download(adapter, cache_dir=cache_dir, allow_patterns=ADAPTER_FILES))

@@ -15,6 +15,7 @@ from transformers.cache_utils import Cache
 
 from sa2va_bento.model.attention import RAGGED, RaggedAttention, unused_mask
 from sa2va_bento.model.base import PromptInputs, Sa2VA
+from sa2va_bento.model.low_rank import Share
 from sa2va_bento.model.qwen_vl.config import QwenVLConfig
 from sa2va_bento.model.qwen_vl.patch_layout import patch_layout
 from sa2va_bento.types import TokenGrid
@@ -97,11 +98,16 @@ class QwenVLSa2VA(Sa2VA):
         return self.language_model.model
 
     def language_step(
-        self, embeddings: Tensor, positions: Tensor, attention: RaggedAttention, wanted: Tensor | None = None
+        self,
+        embeddings: Tensor,
+        positions: Tensor,
+        attention: RaggedAttention,
+        wanted: Tensor | None = None,
+        share: Share | None = None,
     ) -> Tensor:
         if self.decoder:
             hidden, *added = embeddings.split(self.config.llm.hidden_size, dim=-1)
-            return self.decoder(hidden, positions, attention, added, wanted)
+            return self.decoder(hidden, positions, attention, added, wanted, share)
         tokens, *deep = embeddings[None].split(self.config.llm.hidden_size, dim=-1)
         hidden = self.language_model(
             tokens,

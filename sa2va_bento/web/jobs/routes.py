@@ -21,7 +21,7 @@ from sa2va_bento.web.jobs import exports, rendering
 from sa2va_bento.web.jobs.events import JobEvents
 from sa2va_bento.web.jobs.schemas import JobQuestion, JobResultQuestion, VideoRequest
 from sa2va_bento.web.jobs.upload import Upload, digest_of, receive
-from sa2va_bento.web.request import MOST_CHARACTERS_A_TOKEN, check_turns
+from sa2va_bento.web.request import MOST_CHARACTERS_A_TOKEN, check_turns, known_adapter
 from sa2va_bento.web.runtime import Runtime
 from sa2va_bento.web.schemas import MaskFormat, parse_fields
 from sa2va_bento.web.sse import EventStream
@@ -170,6 +170,7 @@ def to_job_request(wanted: VideoRequest, upload: Upload, warnings: list[str], se
         warnings=tuple(warnings),
         mode=wanted.mode,
         selected=tuple(wanted.selected),
+        adapter=known_adapter(wanted.adapter, settings),
     )
 
 

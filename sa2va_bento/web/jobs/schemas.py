@@ -78,6 +78,13 @@ class VideoRequest(Model):
         default=0.5, ge=0, le=1, description="Probability above which a pixel belongs to a mask", examples=[0.5]
     )
     max_new_tokens: Count | None = Field(default=None, description="Most tokens of each reply", examples=[256])
+    adapter: Text | None = Field(
+        default=None,
+        max_length=64,
+        description="Name of the adapter that answers, of those that `GET /v1/models` lists; the model itself where "
+        "there is none",
+        examples=[None],
+    )
     wait: Seconds = Field(
         default=0,
         description="Seconds to wait for the result, which is then the answer; as `Prefer: wait=N`",

@@ -15,6 +15,7 @@ from sa2va_bento.settings import Settings
 from sa2va_bento.types import RequestContext
 from sa2va_bento.web.jobs.schemas import TrackFrame, TrackOut
 from sa2va_bento.web.openai.messages import Conversation
+from sa2va_bento.web.openai.request import adapter_of
 from sa2va_bento.web.openai.schemas import ChatRequest
 from sa2va_bento.web.rendering import to_segment
 from sa2va_bento.web.runtime import Model
@@ -54,6 +55,7 @@ def answer_clip(
                 mask_threshold=request.mask_threshold,
                 soft_masks=request.mask_format == "probability",
                 max_new_tokens=request.max_completion_tokens or request.max_tokens,
+                adapter=adapter_of(request, settings),
                 is_cancelled=is_cancelled,
                 context=context,
             )

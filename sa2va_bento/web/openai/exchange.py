@@ -19,7 +19,13 @@ from sa2va_bento.web.body import Fields, parse_json_object
 from sa2va_bento.web.errors import error_body, known_error, request_id_of
 from sa2va_bento.web.openai.clip import answer_clip
 from sa2va_bento.web.openai.messages import Conversation
-from sa2va_bento.web.openai.request import check_chat, check_promises, to_predict_request, without_noise
+from sa2va_bento.web.openai.request import (
+    adapter_of,
+    check_chat,
+    check_promises,
+    to_predict_request,
+    without_noise,
+)
 from sa2va_bento.web.openai.schemas import (
     AnswerMessage,
     ChatCompletion,
@@ -123,6 +129,7 @@ class ChatExchange(HttpExchange):
         self.chat, warnings = parse_fields(ChatRequest, without_noise(fields))
         self.fields = self._body = b""  # megabytes that nobody reads any more
         self._conversation = check_chat(self.chat, self.settings)
+        self.model_name = adapter_of(self.chat, self.settings) or self.settings.model_name
         self._warnings = (*warnings, *self._conversation.warnings)
         self.source = self._conversation.picture
 
@@ -167,7 +174,7 @@ class ChatExchange(HttpExchange):
         completion = ChatCompletion(
             id=self._id,
             created=self._created,
-            model=self.settings.model_name,
+            model=self.model_name,
             choices=[Choice(message=message, finish_reason=finish_reason)],
             usage=_usage(usage),
             system_fingerprint=FINGERPRINT,
@@ -198,7 +205,7 @@ class ChatExchange(HttpExchange):
             "id": self._id,
             "object": "chat.completion.chunk",
             "created": self._created,
-            "model": self.settings.model_name,
+            "model": self.model_name,
             "choices": choices,
             "system_fingerprint": FINGERPRINT,
         }

@@ -27,9 +27,6 @@ ADMINISTRATIVE = frozenset(
 """Fields of OpenAI's that change nothing about an answer (two of them once `check_promises` has looked)."""
 NOTHING: tuple[object, ...] = (None, False, 0, "", [], {})
 
-ALIAS = "sa2va"
-"""A name that every served model answers to."""
-
 
 def check_chat(request: ChatRequest, settings: Settings) -> Conversation:
     """The conversation of a request for the served model, whose sizes are within the limits.
@@ -37,8 +34,7 @@ def check_chat(request: ChatRequest, settings: Settings) -> Conversation:
     Raises:
         Sa2VAError: whatever is wrong with it.
     """
-    if request.model is not None:
-        check_model(request.model, settings)
+    adapter_of(request, settings)
     conversation = read_conversation(request.messages)
     texts = [conversation.prompt, *(turn.content for turn in conversation.history)]
     check_sizes(texts, request.regions, settings)
@@ -67,15 +63,26 @@ def without_noise(fields: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def check_model(name: str, settings: Settings) -> None:
-    """Accepts the served model's name, that name's last part (`Sa2VA-4B` of `ByteDance/Sa2VA-4B`) and `sa2va`.
+def adapter_of(request: ChatRequest, settings: Settings) -> str | None:
+    """The adapter that a request's `model` names, None for the model itself.
+
+    Raises:
+        UnknownModelError: it is neither's.
+    """
+    return None if request.model is None else served_as(request.model, settings)
+
+
+def served_as(name: str, settings: Settings) -> str | None:
+    """The adapter of a name; None for the served model's name, that name's last part (`Sa2VA-4B` of
+    `ByteDance/Sa2VA-4B`) and `sa2va`.
 
     Raises:
         UnknownModelError: it is another's.
     """
-    served = settings.model_name.rstrip("/").lower()
-    if name.rstrip("/").lower() not in (served, served.rpartition("/")[2], ALIAS):
+    adapter = settings.adapter_called(name)
+    if adapter is None and not settings.is_model(name):
         raise UnknownModelError("model: not served here; GET /v1/models says which is")
+    return adapter
 
 
 def to_predict_request(
@@ -106,6 +113,7 @@ def to_predict_request(
         max_tiles=1 if conversation.detail == "low" else request.max_tiles,
         sampling=_sampling(request),
         stop=tuple(request.stop),
+        adapter=adapter_of(request, settings),
         context=context,
     )
 

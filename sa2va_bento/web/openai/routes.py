@@ -5,27 +5,28 @@ from starlette.responses import JSONResponse, Response
 
 from sa2va_bento.web.accept import accept
 from sa2va_bento.web.openai.exchange import ChatExchange, chat_events
-from sa2va_bento.web.openai.request import check_model
+from sa2va_bento.web.openai.request import served_as
 from sa2va_bento.web.openai.schemas import ModelCard, ModelList
 from sa2va_bento.web.runtime import Runtime
 from sa2va_bento.web.sse import EventStream
 
 
 async def answer_models(_: Request, runtime: Runtime) -> Response:
-    """The served model, in a list."""
-    return JSONResponse(ModelList(data=[_served_model(runtime)]).model_dump())
+    """The served model and its adapters, in a list."""
+    names = (None, *runtime.settings.named_adapters)
+    return JSONResponse(ModelList(data=[_card(runtime, name) for name in names]).model_dump())
 
 
 async def answer_model(request: Request, runtime: Runtime) -> Response:
-    """The served model, by its name. Raises UnknownModelError where it is another."""
-    check_model(request.path_params["name"], runtime.settings)
-    return JSONResponse(_served_model(runtime).model_dump())
+    """The served model or one of its adapters, by name. Raises UnknownModelError where it is another."""
+    return JSONResponse(_card(runtime, served_as(request.path_params["name"], runtime.settings)).model_dump())
 
 
-def _served_model(runtime: Runtime) -> ModelCard:
-    """The model that answers. Raises NotReadyError until it can."""
+def _card(runtime: Runtime, adapter: str | None) -> ModelCard:
+    """The model that answers, or an adapter of it. Raises NotReadyError until it can."""
     _ = runtime.model
-    return ModelCard(id=runtime.settings.model_name, created=int(runtime.started_at.timestamp()))
+    name, created = runtime.settings.model_name, int(runtime.started_at.timestamp())
+    return ModelCard(id=adapter or name, created=created, parent=name if adapter else None)
 
 
 async def answer_chat(request: Request, runtime: Runtime) -> Response:

@@ -228,10 +228,11 @@ class ModelCard(_Model):
     object: Literal["model"] = Field(default="model", description="What this is")
     created: int = Field(description="When the service started, seconds since 1970", examples=[1737543716])
     owned_by: str = Field(default="sa2va", description="Always `sa2va`", examples=["sa2va"])
+    parent: str | None = Field(default=None, description="Of an adapter, the model that it adapts", examples=[None])
 
 
 class ModelList(_Model):
-    """The served models; one."""
+    """The served model, then its adapters."""
 
     object: Literal["list"] = Field(default="list", description="What this is")
-    data: list[ModelCard] = Field(description="The one model")
+    data: list[ModelCard] = Field(description="The model, and its adapters by name")
