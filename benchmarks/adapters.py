@@ -84,11 +84,11 @@ def main() -> None:
         for name in NAMES:
             write_adapter(Path(folder) / name, args.rank)
         listed = ",".join(f"{name}={folder}/{name}" for name in NAMES)
-        off = {"feature_cache_mb": 0.0, "prefix_cache_mb": 0.0}
         for kind, image in kinds.items():
-            caches = off if kind == "new pictures" else {}
-            with_adapters = Predictor.load(Settings(adapters=listed, max_queue=1000, **caches))
-            without = Predictor.load(Settings(max_queue=1000, **caches))
+            cache = 0.0 if kind == "new pictures" else "auto"
+            plain = Settings(max_queue=1000, feature_cache_mb=cache, prefix_cache_mb=cache)
+            with_adapters = Predictor.load(plain.model_copy(update={"adapters": listed}))
+            without = Predictor.load(plain)
             sides = {
                 "no adapters": (without, (None,)),
                 "base of four": (with_adapters, (None,)),

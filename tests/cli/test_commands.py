@@ -138,9 +138,9 @@ def test_check_refuses_a_tokenizer_of_another_model(
 
 def test_check_refuses_in_one_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = json.loads((folder / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "use_llm_lora": 8}))
+    (tmp_path / "config.json").write_text(json.dumps({**config, "ps_version": "v1"}))
     assert main(["check", str(tmp_path)]) == 1
-    assert capsys.readouterr().err == "sa2va: use_llm_lora=8: a LoRA export; merge the adapter into the weights first\n"
+    assert capsys.readouterr().err == "sa2va: ps_version='v1' is not supported (supported: 'v2')\n"
     assert main(["download", "nowhere"]) == 1
     assert capsys.readouterr().err.count("\n") == 1
 

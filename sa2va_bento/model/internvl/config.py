@@ -99,9 +99,6 @@ class InternVLConfig(CheckpointConfig):
 
 
 def _refuse_unsupported(raw: Mapping[str, Any]) -> None:
-    for flag in ("use_llm_lora", "use_backbone_lora"):
-        if raw.get(flag):
-            raise CheckpointError(f"{flag}={raw[flag]}: a LoRA export; merge the adapter into the weights first")
     llm = ((raw.get("llm_config") or {}).get("architectures") or ["none"])[0]
     if llm not in LANGUAGE_MODELS:
         raise CheckpointError(f"language model {llm} is not supported (supported: {', '.join(LANGUAGE_MODELS)})")

@@ -16,6 +16,7 @@ from sa2va_bento.model.base import Sa2VA
 from sa2va_bento.model.config import CheckpointConfig
 from sa2va_bento.model.loading.adapter import Adapter
 from sa2va_bento.model.loading.device_map import DeviceMap, device_of, dispatch
+from sa2va_bento.model.loading.lora_export import CheckpointReader, plain_names
 from sa2va_bento.model.loading.quantization import Quantization, Quantizer
 from sa2va_bento.model.loading.weight_names import GAUSSIAN_IN_TREE, SAM, Source, plan, published_name
 from sa2va_bento.model.loading.weights import HostMemory, Stored, WeightReader, name_some
@@ -76,7 +77,8 @@ def inspect(folder: Path, stored: Mapping[str, Stored] | None = None, adapter: A
         CheckpointError: as `load_model`.
     """
     config = read_config(folder / "config.json", stored)
-    stored = WeightReader(folder).stored if stored is None else stored
+    own = WeightReader(folder).stored if stored is None else stored
+    stored = plain_names(own, config.raw)
     _fit(folder, config, stored, adapter)
     return Inspection(config, len(stored), len({place.file for place in stored.values()}))
 
@@ -95,7 +97,8 @@ def load_model(
     Raises:
         CheckpointError: naming the file and the tensors that are missing, unknown, misshaped or unreadable.
     """
-    config, reader = read_config(folder / "config.json"), WeightReader(folder)
+    config = read_config(folder / "config.json")
+    reader = CheckpointReader(folder, config.raw)
     fitted = _fit(folder, config, reader.stored, adapter)
     model, sources = fitted.model, fitted.sources
     quantizer = Quantizer(model, quantization, placement.dtype)

@@ -14,6 +14,7 @@ from sa2va_bento.model.adapters import NO_ADAPTERS, Adapters, Part, Variant
 from sa2va_bento.model.base import Sa2VA
 from sa2va_bento.model.decoder import projections
 from sa2va_bento.model.loading.adapter import Adapter
+from sa2va_bento.model.loading.lora_export import CheckpointReader
 from sa2va_bento.model.loading.weight_names import SAM, Source, plan
 from sa2va_bento.model.loading.weights import WeightReader, name_some
 from sa2va_bento.model.low_rank import LowRank, Projections
@@ -92,7 +93,7 @@ class _Checkpoint:
 
     @classmethod
     def of(cls, model: Sa2VA, folder: Path, merged: Adapter | None) -> "_Checkpoint":
-        reader = WeightReader(folder)
+        reader = CheckpointReader(folder, model.config.raw)
         return cls(reader, plan(reader.stored, model.config.all_rules), merged)
 
     def bind(self, adapter: Adapter) -> None:

@@ -107,7 +107,10 @@ class WeightReader:
         return min((self.stored[name].file, self.stored[name].place) for name in names)
 
     def tensor(self, name: str) -> Tensor:
-        path = self.stored[name].file
+        return self.read(name, self.stored[name].file)
+
+    def read(self, name: str, path: Path) -> Tensor:
+        """A tensor of a file, by the name that it has there."""
         if path != self._path:
             read_ahead(path)
             self._file, self._path = _opened(path), path
