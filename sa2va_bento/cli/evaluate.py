@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from tqdm import tqdm
 from sa2va_bento.cli.remote import Remote
 from sa2va_bento.clips import ClipReply
 from sa2va_bento.errors import BadRequestError, Sa2VAError
+from sa2va_bento.evaluation import captions as grounded
 from sa2va_bento.evaluation.clips import mevis, ref_davis, ref_youtube_vos
 from sa2va_bento.evaluation.pictures import reasonseg, refcoco
 from sa2va_bento.evaluation.published import DIFFERENCES, published
-from sa2va_bento.evaluation.questions import Masks, Question
-from sa2va_bento.evaluation.run import MasksKept, Said, Summary, run
+from sa2va_bento.evaluation.questions import Masks, Question, Said
+from sa2va_bento.evaluation.run import MasksKept, Summary, run
+from sa2va_bento.local.answer import Answer
 from sa2va_bento.local.predictor import Predictor
 
 DATASETS = {
@@ -30,6 +33,7 @@ DATASETS = {
     "mevis": "valid_u",
     "ref-youtube-vos": "valid",
     "ref-davis": "valid",
+    "gcg": "val",
 }
 """With the split that is usually reported."""
 AT_ONCE = 16
@@ -52,17 +56,21 @@ def evaluate(
     threshold: float,
     max_new_tokens: int | None,
     adapter: str | None,
+    bert: str,
 ) -> None:
     """Prints the table. Raises Sa2VAError in one line where nothing can be evaluated."""
     wanted = split or DATASETS[dataset]
-    questions = list(islice(_questions(dataset, data, wanted, images), limit))
+    captions = grounded.GranDf(data, wanted) if dataset == "gcg" else None
+    asked = captions.questions() if captions else _questions(dataset, data, wanted, images)
+    questions = list(islice(asked, limit))
+    measured = partial(grounded.measures, captions, alike=grounded.bert(bert)) if captions else None
     if not questions:
         raise BadRequestError(f"{data}: no question of {dataset}'s {wanted} there")
     kept = masks or ("first" if len(questions[0].frames) > 1 else "all")
     options: dict[str, Any] = {"mask_threshold": threshold, "max_new_tokens": max_new_tokens, "adapter": adapter}
     bar = tqdm(total=len(questions), unit="expression", disable=quiet or None, file=sys.stderr)
     with closing(_There(url, key, options) if url else _Here(model, device, options)) as asker, bar:
-        found = run(questions, asker, out / f"{dataset}-{wanted}", kept, bar.update)
+        found = run(questions, asker, out / f"{dataset}-{wanted}", kept, bar.update, measured)
     _print(found, dataset, wanted, model or "")
 
 
@@ -95,7 +103,7 @@ class _Here:
             if isinstance(answer, Sa2VAError):
                 yield answer
             else:
-                yield Said(answer.result, _joined([segment.mask[None] for segment in answer.segments], kept))
+                yield _said(answer, kept)
 
     def about_clip(self, frames: Sequence[Path], prompt: str, kept: MasksKept) -> Said:
         text, found = "", dict[int, Masks | None]()
@@ -136,11 +144,16 @@ class _There:
             return error
         except OSError as error:
             return BadRequestError(f"{path}: {error.strerror or error}")
-        return Said(answer.result, _joined([segment.mask[None] for segment in answer.segments], kept))
+        return _said(answer, kept)
 
     def about_clip(self, frames: Sequence[Path], prompt: str, kept: MasksKept) -> Said:
         text, tracks = self._remote.follow_frames(frames, prompt, **self._options)
         return Said(text, _joined(tracks, kept))
+
+
+def _said(answer: Answer, kept: MasksKept) -> Said:
+    joined = _joined([segment.mask[None] for segment in answer.segments], kept)
+    return Said(answer.result, joined, tuple((segment.phrase, segment.mask) for segment in answer.segments))
 
 
 def _joined(masks: Sequence[Masks], kept: MasksKept) -> Masks | None:

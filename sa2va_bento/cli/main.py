@@ -25,7 +25,7 @@ Examples:
   sa2va serve --port 3303 --model-path ByteDance/Sa2VA-4B
 """
 
-DATASETS = ("refcoco", "refcoco+", "refcocog", "reasonseg", "mevis", "ref-youtube-vos", "ref-davis")
+DATASETS = ("refcoco", "refcoco+", "refcocog", "reasonseg", "mevis", "ref-youtube-vos", "ref-davis", "gcg")
 FORMATS = ("json", "masks", "overlay", "instances", "coco", "yolo", "labelme", "label_studio", "cvat")
 
 
@@ -118,6 +118,9 @@ def batch(**chosen: Any) -> None:
     "--masks", type=click.Choice(("all", "first")), help="Of an answer; all of a picture, the first of a clip."
 )
 @click.option("--limit", type=click.IntRange(1), help="Only so many expressions.")
+@click.option(
+    "--bert", default="bert-base-uncased", show_default=True, help="What compares the phrases of gcg: Hub id or folder."
+)
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @click.option("--url", metavar="URL", help="Ask a running service instead of loading a model.")
 @click.option("--key", metavar="KEY", envvar="SA2VA_API_KEY", help="The service's key.")
@@ -126,8 +129,8 @@ def batch(**chosen: Any) -> None:
 def evaluate(**chosen: Any) -> None:
     """Numbers of referring segmentation on DATASET, read from its published layout.
 
-    cIoU and gIoU for pictures, J and F for clips; where a server keeps the annotations, the files that it takes. The
-    same command goes on where it was stopped.
+    cIoU and gIoU for pictures, J and F for clips, AP50, mIoU and recall for grounded captions (gcg); where a server
+    keeps the annotations, the files that it takes. The same command goes on where it was stopped.
     """
     from sa2va_bento.cli.evaluate import evaluate as run
 

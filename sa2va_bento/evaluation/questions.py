@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,15 @@ class Truth:
     ignored: Masks | None = None
 
 
+class Said(NamedTuple):
+    """A reply, and its masks joined into one: (T, H, W), or None where it has none; and of a picture each by itself,
+    (H, W), with its phrase."""
+
+    text: str
+    masks: Masks | None
+    segments: tuple[tuple[str | None, NDArray[np.bool_]], ...] = ()
+
+
 @dataclass(frozen=True)
 class Question:
     """`id` tells it from the others. `frames` are files, one for a picture. Without `truth` the masks are only written,
@@ -29,3 +39,5 @@ class Question:
     prompt: str
     truth: Callable[[], Truth] | None = None
     place: str = ""
+    keep: Callable[[Said], dict[str, Any]] | None = None
+    """What is kept of an answer, where its data set is measured as a whole."""

@@ -5,24 +5,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from PIL import Image
 
 from sa2va_bento.errors import BadRequestError, Sa2VAError
 from sa2va_bento.evaluation.metrics import Overlap, ciou, contour_accuracy, giou, overlap, region_similarity
-from sa2va_bento.evaluation.questions import Masks, Question, Truth
+from sa2va_bento.evaluation.questions import Masks, Question, Said, Truth
 
 FILE = "results.jsonl"
 MasksKept = Literal["all", "first"]
-
-
-class Said(NamedTuple):
-    """A reply, and its masks joined into one: (T, H, W), or None where it has none."""
-
-    text: str
-    masks: Masks | None
 
 
 class Asker(Protocol):
@@ -46,8 +39,20 @@ class Summary:
     failed: int
 
 
-def run(questions: Sequence[Question], asker: Asker, out: Path, kept: MasksKept, tell: Callable[[], object]) -> Summary:
-    """Asks what has no line in `out/results.jsonl` yet; `tell` is called after each.
+Measures = Callable[[Sequence[Mapping[str, Any]]], Mapping[str, float]]
+"""The measures of all lines, in percent, by their names."""
+
+
+def run(
+    questions: Sequence[Question],
+    asker: Asker,
+    out: Path,
+    kept: MasksKept,
+    tell: Callable[[], object],
+    measures: Measures | None = None,
+) -> Summary:
+    """Asks what has no line in `out/results.jsonl` yet; `tell` is called after each. `measures` are the data set's own,
+    where a line by itself has none.
 
     Raises:
         BadRequestError: the file there is about something else.
@@ -65,11 +70,15 @@ def run(questions: Sequence[Question], asker: Asker, out: Path, kept: MasksKept,
             file.write(json.dumps(lines[-1], ensure_ascii=False) + "\n")
             file.flush()
             tell()
-    return summary(lines)
+    return summary(lines, measures or _means)
 
 
-def summary(lines: Sequence[Mapping[str, Any]]) -> Summary:
+def summary(lines: Sequence[Mapping[str, Any]], measures: Measures) -> Summary:
     """Of lines of `results.jsonl`."""
+    return Summary(measures(lines), len(lines), sum("error" in line for line in lines))
+
+
+def _means(lines: Sequence[Mapping[str, Any]]) -> Mapping[str, float]:
     overlaps = [Overlap(line["intersection"], line["union"]) for line in lines if "union" in line]
     clips = [(line["j"], line["f"]) for line in lines if "j" in line]
     numbers: dict[str, float] = {}
@@ -78,7 +87,7 @@ def summary(lines: Sequence[Mapping[str, Any]]) -> Summary:
     if clips:
         j, f = (100 * sum(part) / len(clips) for part in zip(*clips, strict=True))
         numbers |= {"J": j, "F": f, "J&F": (j + f) / 2}
-    return Summary(numbers, len(lines), sum("error" in line for line in lines))
+    return numbers
 
 
 def _answers(
@@ -109,6 +118,8 @@ def _line(question: Question, said: Said | Sa2VAError, out: Path) -> dict[str, A
         line["error"] = said.message
         said = Said("", None)
     line["text"] = said.text
+    if question.keep:
+        return {**line, **question.keep(said)}
     if question.truth is None:
         _write(question, said, out)
         return line
