@@ -1,15 +1,20 @@
 """A data set through `sa2va batch`, beside a loop over `predict` and beside the engine alone.
 
-    python -m benchmarks.batch [--rows 2000] [--rounds 3] [--memory-rows 20000] [--only speed,memory]
+    python -m benchmarks.batch [--rows 2000] [--rounds 3] [--memory-rows 20000] [--only speed,memory,kills]
 
 The rows are drawn scenes of 640 x 480 as JPEG files, each asked for one mask. What is compared is interleaved: in each
 round a part of the rows goes through all three. The engine alone gets sequences whose pictures are prepared already,
-and nothing is made of its logits. Memory is what the process holds after 2,000 rows and after many.
+and nothing is made of its logits. Memory is what the process holds after 2,000 rows and after many. `kills` ends
+`sa2va batch` by SIGKILL at ten random moments, starts it again each time, and compares what is there in the end with an
+unbroken run.
 """
 
 import argparse
 import json
+import random
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from contextlib import closing
@@ -31,6 +36,7 @@ from sa2va_bento.local.predictor import Predictor
 from sa2va_bento.types import PredictRequest
 
 PROMPT = "Please segment the red circle."
+RUNS = ("unbroken", "killed")
 DRAWN = 500
 """Pictures that are drawn; more rows than that are asked about the same files under other names."""
 
@@ -115,6 +121,38 @@ def memory(rows: int) -> dict[str, float]:
     return found
 
 
+def kills(rows: int, times: int = 10) -> dict[str, float]:
+    """How many runs were killed, the lines that they left, and whether those are an unbroken run's."""
+    rng, killed = random.Random(0), 0
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "pictures"
+        folder.mkdir()
+        draw(folder, rows)
+
+        def started(out: str) -> "subprocess.Popen[bytes]":
+            command = ["-m", "sa2va_bento", "batch", str(folder), "--prompt", PROMPT, "--quiet", "--format", "masks"]
+            return subprocess.Popen([sys.executable, *command, "--out", f"{place}/{out}"], stderr=subprocess.DEVNULL)
+
+        def lines(out: str) -> list[str]:
+            file = Path(place) / out / "results.jsonl"
+            return file.read_text().splitlines() if file.is_file() else []
+
+        assert started("unbroken").wait() == 0
+        while killed < times:
+            process, before = started("killed"), len(lines("killed"))
+            while process.poll() is None and len(lines("killed")) == before:
+                time.sleep(0.05)
+            time.sleep(rng.uniform(0, rows / 30 / times))
+            killed += process.poll() is None
+            process.kill()
+            if process.wait() == 0:
+                break
+        assert started("killed").wait() == 0
+        masks = [{p.name: p.read_bytes() for p in sorted((Path(place) / out / "files").iterdir())} for out in RUNS]
+        same = lines("killed") == lines("unbroken") and masks[0] == masks[1]
+        return {"kills": killed, "lines": len(lines("killed")), "equal to an unbroken run": same}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=2000)
@@ -125,6 +163,8 @@ def main() -> None:
     chosen = arguments.only.split(",")
     if "speed" in chosen:
         print("speed", json.dumps(speed(arguments.rows // arguments.rounds, arguments.rounds), indent=1))
+    if "kills" in chosen:
+        print("kills", json.dumps(kills(arguments.rows), indent=1))
     if "memory" in chosen:
         print("memory", json.dumps(memory(arguments.memory_rows), indent=1))
 

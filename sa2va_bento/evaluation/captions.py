@@ -115,7 +115,7 @@ def ap50(annotated: GranDf, said: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
     if not found:
         return 0.0
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
+        truth: Any = COCO()
         truth.dataset = {**annotated.masks, "info": {}}
         truth.createIndex()
         scored = COCOeval(truth, truth.loadRes(found), "segm")
@@ -130,7 +130,7 @@ def paired_iou(table: NDArray[np.float64]) -> float:
     """The mean of greedily paired IoUs (annotated, found); 0 without a pair."""
     left, ious = table.copy(), list[float]()
     while left.size and left.max() > 0:
-        row, column = np.unravel_index(int(left.argmax()), left.shape)
+        row, column = _best(left)
         ious.append(float(left[row, column]))
         left = np.delete(np.delete(left, row, axis=0), column, axis=1)
     return float(np.mean(ious)) if ious else 0.0
@@ -140,12 +140,18 @@ def recalled(table: NDArray[np.float64], wanted: Sequence[str], said: Sequence[s
     """How many annotated phrases are found again."""
     left, hits = table[: len(wanted), : len(said)].copy(), 0
     while left.size:
-        row, column = np.unravel_index(int(left.argmax()), left.shape)
+        row, column = _best(left)
         if left[row, column] < SAME or alike(wanted[row], said[column]) < SAME:
             break
         hits += 1
         left[row, :] = left[:, column] = 0.0
     return hits
+
+
+def _best(table: NDArray[np.float64]) -> tuple[int, int]:
+    """Row and column of its largest number."""
+    row, column = divmod(int(table.argmax()), table.shape[1])
+    return row, column
 
 
 def bert(name: str) -> Alike:

@@ -87,9 +87,8 @@ def test_what_is_missed_and_what_is_misnamed(data: Path) -> None:
     assert recalled(table[:, :1], ["a", "b"], ["a"], lambda one, other: 1.0) == 1
     assert recalled(table, [], [], lambda one, other: 1.0) == 0
     _, truth = scene()
-    perfect = {
-        f"sa_{number}": [{"mask": rle_of(mask)} for mask in scene(10 * number)[1].values()] for number in range(3)
-    }
+    scenes = {f"sa_{number}": scene(10 * number)[1].values() for number in range(3)}
+    perfect = {name: [{"mask": rle_of(mask)} for mask in masks] for name, masks in scenes.items()}
     assert ap50(annotated, perfect) == pytest.approx(1.0)
     missed = {**perfect, "sa_0": [{"mask": rle_of(truth["red circle"])}]}
     assert ap50(annotated, missed) == pytest.approx(84 / 101)  # precision 1 at 101 recalls up to 5 of 6
