@@ -3,7 +3,7 @@
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
 from os import PathLike
@@ -47,7 +47,8 @@ class Predictor(Core):
 
         Args:
             model: Which.
-            options: Fields of `Settings`, e.g. `device="cuda"`, `max_new_tokens=256`.
+            options: Fields of `Settings`, e.g. `device="cuda"`, `max_new_tokens=256`; `adapters` as a mapping of names to
+                folders or Hub ids, too.
 
         Raises:
             CheckpointError: one line that names what is wrong.
@@ -55,6 +56,8 @@ class Predictor(Core):
         settings = model if isinstance(model, Settings) else load_settings()
         if model is not None and not isinstance(model, Settings):
             options = {"model_path": str(model), **options}
+        if isinstance(adapters := options.get("adapters"), Mapping):
+            options["adapters"] = ",".join(f"{name}={source}" for name, source in adapters.items())
         chosen = Settings.model_validate({**settings.model_dump(exclude_unset=True), **options})
         return cast("Predictor", super().load(chosen.model_copy(update={"max_queue": MOST_WAITING})))
 

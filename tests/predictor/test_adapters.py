@@ -87,8 +87,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def named(folders: dict[str, Path]) -> Iterator[Predictor]:
-    listed = ",".join(f"{name}={folder}" for name, folder in folders.items())
-    with Predictor.load(settings_of(NANO_PATH, adapters=listed)) as predictor:
+    with Predictor.load(NANO_PATH, max_new_tokens=24, adapters=folders) as predictor:
         yield predictor
 
 

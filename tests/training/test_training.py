@@ -20,13 +20,16 @@ from training.data.augmentation import rewritten
 from training.data.picture_shards import draw
 from training.data.scenes import Scene, make_scene
 from training.data.writing import make_text
-from training.evaluation import tasks
+from training.evaluation import edges, tasks
+from training.evaluation.edges import edge_cases
 from training.evaluation.tasks import Question
 from training.model_config import CELLS, IMAGE_TOKENS, LLM_WIDTH, SAM_SIZE
 from training.objectives.language_modeling import answer
-from training.questions import nano_tokenizer
+from training.questions import edges as edges_of_training
+from training.questions import nano_tokenizer, unknown_words
 from training.questions.conversations import items_of
 from training.questions.packing import Packer
+from training.questions.referring import Item
 from training.questions.task_mix import conversation
 from training.questions.turns import Turn
 from training.stages import loop
@@ -183,3 +186,41 @@ def test_a_stage_goes_on_from_where_it_stopped(tmp_path: Path, monkeypatch: pyte
     torch.testing.assert_close(carried.weight, learned.weight)
     longer, _ = a_stage(0.004)
     assert longer.step > first.step
+
+
+def test_the_edges_are_a_fixed_list_of_other_words_than_trainings() -> None:
+    cases = edge_cases()
+    assert len(cases) == 300
+    trained = {*unknown_words.UNKNOWN_THINGS, *unknown_words.UNKNOWN_SHAPES, *unknown_words.UNKNOWN_COLORS}
+    assert not trained & set(edges.UNKNOWN)
+    assert not set(unknown_words.SYSTEM_PROMPTS) & set(edges.SYSTEMS)
+    again = edge_cases()
+    assert [case.prompt for case in cases] == [case.prompt for case in again]
+    assert all(a.image.tobytes() == b.image.tobytes() for a, b in zip(cases, again, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said", "is_right"),
+    [
+        ("Please segment the zebra.", "There is no zebra in the picture.", True),
+        ("Please segment the zebra.", "I only know colored shapes, capital letters and digits.", True),
+        ("Please segment the zebra.", "There is no zorba in the picture.", False),
+        ("How many circles are there?", "There are more than 5 circles.", True),
+        ("How many circles are there?", "There are 5 circles.", False),
+    ],
+)
+def test_answers_at_the_edges_are_marked(prompt: str, said: str, is_right: bool) -> None:
+    (first, *_) = [case for case in edge_cases() if case.prompt == prompt and case.kind != "blank page"]
+    assert first.mark(Prediction(said, said, (), first.image.size, Usage(1, 0, 1), "stop")) == {
+        "right": float(is_right)
+    }
+
+
+def test_more_than_are_counted_is_said(packer: Packer) -> None:
+    """Of six circles two alike cannot be told apart from the rest: they are not listed."""
+    items = [Item(n, "red" if n < 4 else "blue", "circle", 0.1 + 0.15 * n, 0.5, 0.02, 0.03) for n in range(6)]
+    turns = [turn for seed in range(200) if (turn := edges_of_training.of_many(items, random.Random(seed)))]
+    listed = {turn.answer: turn.targets for turn in turns if "more than 5" in turn.answer and turn.targets}
+    assert listed
+    assert set(listed.values()) == {(0, 3, 4, 5)}
+    assert "There are 4 red circles." in {turn.answer for turn in turns}

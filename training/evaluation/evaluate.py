@@ -2,8 +2,8 @@
 
 Every task has 500 questions (`--questions`), each about a scene of its own with 1 to 5 objects, or about writing of 1
 to 6 printed characters or 1 to 3 handwritten digits; `training/evaluation/tasks.py` says what is asked and when it
-counts as right. Requests run eight at a time through the predictor that the service uses; clips go through the
-tracking modules, `training/evaluation/video.py`.
+counts as right, and `training/evaluation/edges.py` lists the 300 cases of `edges`. Requests run eight at a time through
+the predictor that the service uses; clips go through the tracking modules, `training/evaluation/video.py`.
 
     python -m training.evaluation.evaluate --check                       # everything
     python -m training.evaluation.evaluate --questions 50 --tasks refer  # a quick look
@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from training.arguments import parser_of
 from training.data.scenes import Scene, make_scene
 from training.data.writing import make_digits, make_text
 from training.evaluation import tasks
+from training.evaluation.edges import edge_cases
 from training.evaluation.tasks import Marks, Question
 from training.evaluation.video import measure_clips
 from training.paths import RUNS
@@ -48,6 +50,7 @@ BOUNDS = {
     "region_right": 0.93,
     "second_right": 0.90,
     "video_j": 0.80,
+    "edges_right": 0.90,
 }
 SCENE_TASKS: dict[str, Callable[[Scene, random.Random], Question | None]] = {
     "refer": tasks.refer,
@@ -58,7 +61,7 @@ SCENE_TASKS: dict[str, Callable[[Scene, random.Random], Question | None]] = {
     "region": tasks.region_names,
     "second": tasks.second_turn,
 }
-TASKS = (*SCENE_TASKS, "text", "handwriting", "video")
+TASKS = (*SCENE_TASKS, "text", "handwriting", "edges", "video")
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,10 @@ class Outcome:
 
 
 def questions_of(task: str, count: int, first_seed: int) -> Iterator[tuple[int, Question]]:
-    """`count` questions of a task, with the seeds of their pictures."""
+    """`count` questions of a task, with the seeds of their pictures; of the edges the first so many, by their place."""
+    if task == "edges":
+        yield from islice(enumerate(edge_cases()), count)
+        return
     seed = first_seed
     while count:
         rng, found = random.Random(f"{task} {seed}"), None
