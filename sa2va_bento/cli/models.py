@@ -28,9 +28,8 @@ def models() -> None:
     print("check MODEL has it in numbers. Any other checkpoint of these layouts is served too:")
     for family in FAMILIES.values():
         print(f"  {family.architecture}: {', '.join(family.language_models)}")
-    print(
-        f"with one of {', '.join(encoder.name for encoder in GROUNDING_ENCODERS)}, and LoRA adapters (SA2VA_ADAPTER, SA2VA_ADAPTERS)"
-    )
+    print(f"with one of {', '.join(encoder.name for encoder in GROUNDING_ENCODERS)}, and LoRA adapters, merged")
+    print("(SA2VA_ADAPTER) or several by name (SA2VA_ADAPTERS)")
 
 
 def _gets(known: Published, card: int, settings: Settings) -> str:

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sa2va_bento.cli.main import main
 from sa2va_bento.errors import BadRequestError, CheckpointError
 from sa2va_bento.local.predictor import Predictor
+from sa2va_bento.model.loading.adapter import Adapter
 from sa2va_bento.settings import NANO_PATH, Settings
 from sa2va_bento.types import Prediction, PredictRequest
 from tests.adapters import tuned
@@ -171,6 +173,21 @@ def test_names_are_checked(folders: dict[str, Path], tmp_path: Path) -> None:
         Predictor.load(Settings(adapters=f"sa2va={folders['layers']}"))
     with pytest.raises(CheckpointError, match="SA2VA_ADAPTERS"):
         Predictor.load(Settings(adapters=f"a={tmp_path / 'nothing'}"))
+
+
+def test_their_memory_is_estimated_before_they_are_there(named: Predictor, folders: dict[str, Path]) -> None:
+    estimated = 4 * sum(Adapter.read(folder).numbers for folder in folders.values())
+    assert 0.5 * estimated < named._runner.adapters.bytes <= estimated
+
+
+def test_check_knows_them(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SA2VA_ADAPTERS", f"a={folders['all']}, b={folders['table']}")
+    assert main(["check", str(NANO_PATH)]) == 0
+    said = capsys.readouterr().out
+    assert "adapter   a: LoRA of rank 8, changes" in said
+    assert "adapter   b: LoRA of rank 4, changes 7 tensors, beside the model" in said
 
 
 def test_without_an_adapter_nothing_is_added(named: Predictor) -> None:

@@ -33,8 +33,13 @@ PICKLES = ("*.bin", "*.pt", "*.pth")
 OTHER_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Values of `init_lora_weights` with which training changes the base, too."""
 
-IN_LAYERS = re.compile(r"(^|\.)layers\.\d+\.(self_attn|attention|mlp|feed_forward)\.")
+IN_LAYERS = re.compile(r"(^|\.)layers\.\d+\.(self_attn|attention|mlp|feed_forward)\.(?P<name>\w+)")
 """In the names of projections of a language model's layers."""
+FUSED = {
+    **dict.fromkeys(("q_proj", "k_proj", "v_proj", "wqkv", "qkv_proj"), 3),
+    **dict.fromkeys(("gate_proj", "up_proj", "w1", "w3", "gate_up_proj"), 2),
+}
+"""Projections that are computed as a matrix of so many: each one's factors stand beside zeros for the others."""
 
 Role = Literal["A", "B", "embedding_A", "embedding_B", "magnitude"]
 _LORA = re.compile(
@@ -91,10 +96,10 @@ class Change:
         down, up = (b.T, a.T) if self.is_transposed else (a, b)
         return down, self.scale * up
 
-    def numbers(self, is_factored: bool) -> int:
-        """How many the factors have, or the weight that they make."""
-        if is_factored or not {"A", "B"} <= self.parts.keys():
-            return sum(part.numel() for part in self.parts.values())
+    def numbers(self, times: int) -> int:
+        """How many the factors have, held so many times, or (0) the weight that they make."""
+        if times or not {"A", "B"} <= self.parts.keys():
+            return times * sum(part.numel() for part in self.parts.values())
         return self.parts["A"][0].numel() * self.parts["B"].shape[0]
 
     def to_meta(self) -> "Change":
@@ -141,11 +146,10 @@ class Adapter:
 
     @property
     def numbers(self) -> int:
-        """How many it takes beside a model: of the language model's layers its factors, of everything else the merged
-        weight; a little more where only some of the layers' matrices are its own."""
-        return sum(change.numbers(bool(IN_LAYERS.search(name))) for name, change in self.changes.items()) + sum(
-            tensor.numel() for tensor in self.replaced.values()
-        )
+        """How many it takes beside a model, at most: of the language model's layers its factors, of everything else the
+        merged weight."""
+        changed = (change.numbers(_times_held(name)) for name, change in self.changes.items())
+        return sum(changed) + sum(tensor.numel() for tensor in self.replaced.values())
 
     def bind(self, published: Mapping[str, tuple[int, ...]], in_tree: Mapping[str, tuple[int, ...]]) -> None:
         """Finds the tensor of a checkpoint, of which the names and shapes are given, for each of the adapter's.
@@ -191,6 +195,12 @@ class Adapter:
         if name in self.replaced and (found := tuple(self.replaced[name].shape)) != shape:
             return f"is {found}, the checkpoint's is {shape}"
         return self.changes[name].to_meta().problem(shape) if name in self.changes else None
+
+
+def _times_held(name: str) -> int:
+    """How often a projection's factors are held beside a model; 0 for what is no projection of a layer."""
+    found = IN_LAYERS.search(name)
+    return FUSED.get(found["name"], 1) if found else 0
 
 
 def _plain(name: str) -> str:
