@@ -35,6 +35,7 @@ OTHER_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 IN_LAYERS = re.compile(r"(^|\.)layers\.\d+\.(self_attn|attention|mlp|feed_forward)\.(?P<name>\w+)")
 """In the names of projections of a language model's layers."""
+GROUNDING = "grounding_encoder."
 FUSED = {
     **dict.fromkeys(("q_proj", "k_proj", "v_proj", "wqkv", "qkv_proj"), 3),
     **dict.fromkeys(("gate_proj", "up_proj", "w1", "w3", "gate_up_proj"), 2),
@@ -98,9 +99,11 @@ class Change:
 
     def numbers(self, times: int) -> int:
         """How many the factors have, held so many times, or (0) the weight that they make."""
-        if times or not {"A", "B"} <= self.parts.keys():
+        if times:
             return times * sum(part.numel() for part in self.parts.values())
-        return self.parts["A"][0].numel() * self.parts["B"].shape[0]
+        if "embedding_A" in self.parts:
+            return self.parts["embedding_A"].shape[1] * self.parts["embedding_B"].shape[0]
+        return self.parts["A"][0].numel() * self.parts["B"].shape[0] if {"A", "B"} <= self.parts.keys() else 0
 
     def to_meta(self) -> "Change":
         return Change({role: part.to("meta") for role, part in self.parts.items()}, self.scale, self.is_transposed)
@@ -199,7 +202,7 @@ class Adapter:
 
 def _times_held(name: str) -> int:
     """How often a projection's factors are held beside a model; 0 for what is no projection of a layer."""
-    found = IN_LAYERS.search(name)
+    found = None if GROUNDING in name else IN_LAYERS.search(name)
     return FUSED.get(found["name"], 1) if found else 0
 
 
