@@ -47,8 +47,8 @@ class Predictor(Core):
 
         Args:
             model: Which.
-            options: Fields of `Settings`, e.g. `device="cuda"`, `max_new_tokens=256`; `adapters` may be a mapping of names
-                to folders or Hub ids.
+            options: Fields of `Settings`, e.g. `device="cuda"`, `max_new_tokens=256`; `adapters` may be a mapping of
+                names to folders or Hub ids.
 
         Raises:
             CheckpointError: one line that names what is wrong.
