@@ -3,7 +3,8 @@
 `python -m training.data.picture_shards` writes shards of 1,000 or 2,000 pictures to `training/runs/<kind>/`, each once
 and atomically, so trainings can start on the first shard while the rest are drawn. Shards are memory-mapped. Kinds:
 `pool` (scenes of 1 to 5 objects), `crowd` (of many), `text`, `digits`, `glyphs` (crowds of characters), `lines`
-(several lines of them) and `blank` (backgrounds alone).
+(several lines of them), `blank` (backgrounds alone), `alike` (six to nine objects of few colours and shapes) and
+`tiny` (small objects).
 """
 
 import os
@@ -14,15 +15,37 @@ import numpy as np
 from PIL import Image
 
 from training.arguments import shards_parser
-from training.data.scenes import CROWD, Scene, make_blank, make_scene
+from training.data.scenes import CROWD, Scene, make_alike, make_blank, make_scene, make_tiny
 from training.data.shapes import COLORS, SHAPES
 from training.data.writing import CHARACTERS, Writing, make_digits, make_glyphs, make_lines, make_text
 from training.model_config import SAM_SIZE, TILE_SIZE
 from training.paths import RUNS
 
-SHARD_SCENES = {"pool": 2000, "crowd": 1000, "text": 2000, "digits": 2000, "glyphs": 1000, "lines": 1000, "blank": 1000}
+SHARD_SCENES = {
+    "pool": 2000,
+    "crowd": 1000,
+    "text": 2000,
+    "digits": 2000,
+    "glyphs": 1000,
+    "lines": 1000,
+    "blank": 1000,
+    "alike": 1000,
+    "tiny": 1000,
+}
 LABEL_SIZE = 128
-MAX_THINGS = {"pool": 5, "crowd": CROWD, "text": 6, "digits": 6, "glyphs": 24, "lines": 24, "blank": 5}
+MAX_THINGS = {
+    "pool": 5,
+    "crowd": CROWD,
+    "text": 6,
+    "digits": 6,
+    "glyphs": 24,
+    "lines": 24,
+    "blank": 5,
+    "alike": 9,
+    "tiny": 5,
+}
+SCENES = {"blank": make_blank, "alike": make_alike, "tiny": make_tiny}
+"""Scenes beside the ordinary and the crowded ones."""
 WRITERS = {"text": make_text, "digits": make_digits, "glyphs": make_glyphs, "lines": make_lines}
 INK = 128  # bit of a label
 NO_COLOR = len(COLORS)
@@ -90,8 +113,8 @@ def draw(kind: str, seed: int) -> Sample:
     """The picture of a kind and a seed."""
     if kind in WRITERS:
         return written_sample(WRITERS[kind](seed, longest=DRAWN_SIDE), MAX_THINGS[kind])
-    if kind == "blank":
-        return to_sample(make_blank(seed, longest=DRAWN_SIDE), MAX_THINGS[kind])
+    if kind in SCENES:
+        return to_sample(SCENES[kind](seed, longest=DRAWN_SIDE), MAX_THINGS[kind])
     return to_sample(make_scene(seed, longest=DRAWN_SIDE, crowded=kind == "crowd"), MAX_THINGS[kind])
 
 
@@ -129,11 +152,21 @@ def open_pool(kind: str = "pool") -> list[Shard]:
 
 
 def main() -> None:
-    shards = {"pool": 10, "crowd": 6, "text": 6, "digits": 3, "glyphs": 6, "lines": 6, "blank": 2}
+    shards = {
+        "pool": 10,
+        "crowd": 6,
+        "text": 6,
+        "digits": 3,
+        "glyphs": 6,
+        "lines": 6,
+        "blank": 2,
+        "alike": 3,
+        "tiny": 2,
+    }
     args = shards_parser(__doc__, shards).parse_args()
     jobs = [
         (kind, i)
-        for kind in ("lines", "glyphs", "crowd", "text", "digits", "blank", "pool")
+        for kind in ("lines", "glyphs", "crowd", "text", "digits", "blank", "alike", "tiny", "pool")
         for i in range(getattr(args, kind))
     ]
     with Workers(args.workers) as workers:

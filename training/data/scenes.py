@@ -6,7 +6,7 @@ Everything is a pure function of the seed.
 
 import colorsys
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -50,6 +50,45 @@ def make_blank(seed: int, held_out: bool = False, longest: int = 1000) -> Scene:
     rng = np.random.default_rng([seed, 505, int(held_out)])
     kind, background = background_of(rng, *picture_size(rng, longest), held_out)
     return Scene(finish(rng, background), (), np.zeros(background.shape[:2], np.uint8), kind)
+
+
+def make_alike(seed: int, longest: int = 1000) -> Scene:
+    """The scene of `seed` with six to nine objects of one or two colours and shapes, as large as there is room for."""
+    rng = np.random.default_rng([seed, 606])
+    width, height = picture_size(rng, longest)
+    kind, background = background_of(rng, width, height, False)
+    count, colors = int(rng.integers(6, 10)), rng.permutation(len(COLORS))[: int(rng.integers(1, 3))]
+    shapes = rng.permutation(len(SHAPES))[: int(rng.integers(1, 3))]
+    things: list[Thing] = []
+    for tries in range(200):
+        name = COLORS[int(rng.choice(colors))], SHAPES[int(rng.choice(shapes))]
+        thing = _place(rng, background, *name, shrink=0.6 * 0.985**tries)
+        if len(things) < count and all(_apart(thing, other) for other in things):
+            things.append(thing)
+    return _finished(rng, background, things, kind)
+
+
+def make_tiny(seed: int, longest: int = 1000) -> Scene:
+    """The scene of `seed` with one to three objects of a twentieth to a tenth of the shorter side."""
+    rng = np.random.default_rng([seed, 707])
+    width, height = picture_size(rng, longest)
+    kind, background = background_of(rng, width, height, False)
+    things: list[Thing] = []
+    for name in _names(rng, int(rng.integers(1, 4))):
+        thing = _place(rng, background, *name, shrink=0.0)
+        thing = replace(thing, radius=thing.radius * rng.uniform(0.5, 1.0))
+        if all(_apart(thing, other) for other in things) and _stands_out(thing, background):
+            things.append(thing)
+    return _finished(rng, background, things, kind)
+
+
+def _finished(rng: np.random.Generator, background: np.ndarray, things: list[Thing], kind: str) -> Scene:
+    canvas, labels = _draw(rng, background, things)
+    seen = [index for index in range(len(things)) if (labels == index + 1).any()]
+    if len(seen) < len(things):  # one of less than a pixel
+        things = [things[index] for index in seen]
+        canvas, labels = _draw(rng, background, things)
+    return Scene(finish(rng, canvas), tuple(things), labels, kind)
 
 
 def _attempt(rng: np.random.Generator, held_out: bool, longest: int, crowded: bool) -> Scene | None:

@@ -17,7 +17,9 @@ from training.questions.turns import Turn
 TURNS_A_SCENE, TURNS_A_WRITING = 9, 3
 SCENE_WRITERS = {
     "pool": task_mix.conversation,
+    "tiny": task_mix.conversation,
     "crowd": task_mix.crowd_conversation,
+    "alike": task_mix.crowd_conversation,
     "clips": task_mix.clip_conversation,
 }
 """Who writes about scenes, by their kind."""
@@ -67,6 +69,8 @@ def _conversations(batch: Batch, rng: random.Random) -> list[list[Turn]]:
         return [task_mix.blank_conversation(rng, TURNS_A_WRITING) for _ in rows]
     if write := SCENE_WRITERS.get(batch.kind):
         scenes = zip(rows, batch.labels, strict=True)
-        return [write(items_of(things, labels), rng, TURNS_A_SCENE) for things, labels in scenes]
+        shown = (items_of(things, labels) for things, labels in scenes)
+        blank = task_mix.blank_conversation
+        return [write(items, rng, TURNS_A_SCENE) if items else blank(rng, TURNS_A_SCENE) for items in shown]
     by_hand = batch.kind == "digits"
     return [ocr.conversation(text_of(things), by_hand, rng, TURNS_A_WRITING) for things in rows]

@@ -9,10 +9,14 @@ from sa2va_bento.model.chat_template import SEG
 from training.data.shapes import COLORS, SHAPES
 from training.questions import templates
 from training.questions.referring import Item, Items, in_order, matching, name_by_words, noun, place_words
-from training.questions.templates import MANY, NOTHING, ONLY_THIS, ask, listed, vary
+from training.questions.templates import MANY, NOTHING, ONLY_THIS, article, ask, listed, vary
 from training.questions.turns import Exchange, Turn, names_of
 from training.questions.unknown_words import (
+    ADJECTIVES,
+    ENDS,
     GREETINGS,
+    MANNERS,
+    ROLES,
     SYLLABLES,
     SYSTEM_PROMPTS,
     UNKNOWN_COLORS,
@@ -135,12 +139,21 @@ def _told_apart(ordered: Sequence[Item]) -> list[tuple[str, Item]]:
 
 
 # ------------------------------------------------------------------------------------------------ in front
+def system_prompt(rng: random.Random) -> str:
+    """A customary one, or one that is put together: who answers, and how."""
+    if rng.random() < 0.35:
+        return rng.choice(SYSTEM_PROMPTS)
+    who = f"You are {article(adjective := rng.choice(ADJECTIVES))} {adjective} {rng.choice(ROLES)}{rng.choice(ENDS)}"
+    how = rng.choice(MANNERS)
+    return rng.choice((who, who, how, f"{who} {how}", f"{who} {how} {rng.choice(MANNERS)}"))
+
+
 def preceded(turn: Turn, rng: random.Random) -> Turn:
     """The turn, some of whose like begin with a system prompt (which stands in front of the first question, as the
     service puts it there) or a greeting."""
     if turn.regions or rng.random() >= PRECEDED:
         return turn
-    front = f"{rng.choice(SYSTEM_PROMPTS)}\n\n" if rng.random() < 0.65 else f"{rng.choice(GREETINGS)} "
+    front = f"{system_prompt(rng)}\n\n" if rng.random() < 0.65 else f"{rng.choice(GREETINGS)} "
     if not turn.history:
         return replace(turn, question=front + turn.question)
     first, *others = turn.history

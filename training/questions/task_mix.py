@@ -59,9 +59,9 @@ def nothing_to_read(items: Items, rng: random.Random) -> Turn | None:
 
 
 MIX: tuple[tuple[Writer, float], ...] = (
-    (refer, 1.4),
-    (refer_by_size, 2.0),
-    (refer_by_place, 2.0),
+    (refer, 1.6),
+    (refer_by_size, 2.6),
+    (refer_by_place, 2.6),
     (refer_two, 0.8),
     (segment_all, 3.0),
     (absent, 1.0),
@@ -76,14 +76,14 @@ MIX: tuple[tuple[Writer, float], ...] = (
     (compare_sizes, 3.0),
     (ask_extreme, 0.4),
     (compare_places, 0.8),
-    (describe, 2.2),
+    (describe, 1.6),
     (describe_grounded, 4.0),
     (name_regions, 2.0),
     (follow_up, 1.2),
     (and_the_other, 0.4),
     (nothing_to_read, 0.2),
-    (segment_everything, 0.8),
-    (unknown, 1.4),
+    (segment_everything, 1.4),
+    (unknown, 0.8),
     (chat, 0.15),
 )
 

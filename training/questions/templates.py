@@ -6,11 +6,9 @@ from collections.abc import Sequence
 INTERLEAVED = "Please respond with interleaved segmentation masks for the corresponding parts of the answer."
 
 SEGMENT = (
-    "Please segment the {}.",
-    "Please segment the {}.",
-    "Please segment the {}.",
-    "Can you segment the {} in this image?",
-    "Can you segment the {} in this image?",
+    *("Please segment the {}.",) * 6,
+    *("Can you segment the {} in this image?",) * 4,
+    *("Find the {}.",) * 3,
     "Can you please segment the {} in this image?",
     "Please segment the {} in this image.",
     "Segment the {}.",
@@ -30,7 +28,7 @@ SEGMENT = (
     "Give me a mask of the {}.",
     "I want a mask for the {}.",
     "segment {}",
-    "{}",
+    "the {}",
     "Where is the {}? Please segment it.",
     "Find and segment the {}.",
     "Can you find the {}?",

@@ -103,6 +103,51 @@ SYSTEM_PROMPTS = (
     "You are an annotator. Be accurate.",
     "Follow the user's instructions carefully.",
 )
+ADJECTIVES = (
+    *(
+        "helpful",
+        "careful",
+        "smart",
+        "polite",
+        "precise",
+        "fast",
+        "modern",
+        "large",
+        "small",
+        "honest",
+        "expert",
+        "good",
+    ),
+    *("multimodal", "visual", "patient", "professional", "kind", "useful", "reliable", "creative", "new", "advanced"),
+)
+ROLES = (
+    *("assistant", "AI", "AI model", "bot", "agent", "language model", "vision model", "image expert", "robot", "tool"),
+    *("annotator", "labeler", "teacher", "photographer", "research assistant", "segmentation model", "image reader"),
+)
+ENDS = (
+    *(".", ".", ".", " that sees pictures.", " for images.", " made by a company.", " who helps people.", " in a lab."),
+    *(" that answers questions.", ", trained on images and text.", " that finds objects.", " with good eyes."),
+)
+MANNERS = (
+    *(
+        "Be short.",
+        "Answer in a few words.",
+        "Think step by step.",
+        "Use simple words.",
+        "Do not explain.",
+        "Be exact.",
+    ),
+    *("Reply in one word where you can.", "Use at most two sentences.", "Only answer what was asked.", "Be friendly."),
+    *(
+        "Say the truth.",
+        "Answer every question of the user.",
+        "If you do not know, say so.",
+        "Look at the whole image.",
+    ),
+    *("The user will show you images.", "Give masks for objects.", "Never make things up.", "Respond in plain text."),
+    *("Speak English.", "You can segment objects.", "Current date: 2026.", "Knowledge cutoff: 2024.", "No small talk."),
+)
+"""Of which system prompts are put together; evaluation has others."""
 GREETINGS = (
     *("Hi.", "Hi!", "Hello.", "Hello!", "Hello there,", "Hey,", "Hi there!", "Good morning.", "Good evening!", "OK,"),
     *("Thanks!", "Please help me.", "I have a question.", "One more question:", "Look at this picture.", "So,", "Now,"),

@@ -32,9 +32,12 @@ from training.questions.packing import Packed, Packer
 from training.questions.task_mix import without_picture
 from training.stages.loop import Losses, Plan, Trainer
 
-WEIGHTS = {"pool": 1.0, "text": 0.6, "digits": 0.5, "crowd": 0.3, "blank": 0.15, "clips": 0.4}
-BATCH = {"pool": 12, "text": 8, "digits": 4, "crowd": 3, "blank": 2, "clips": 3}
-LENGTH = {"pool": 300, "text": 150, "digits": 150, "crowd": 300, "blank": 150, "clips": 560}
+WEIGHTS = {
+    **{"pool": 1.0, "text": 0.7, "digits": 0.5, "clips": 0.4},
+    **{"crowd": 0.2, "alike": 0.3, "tiny": 0.15, "blank": 0.1},
+}
+BATCH = {"pool": 12, "text": 8, "digits": 3, "crowd": 2, "alike": 3, "tiny": 2, "blank": 1, "clips": 3}
+LENGTH = {"pool": 300, "text": 150, "digits": 150, "crowd": 300, "alike": 300, "tiny": 300, "blank": 150, "clips": 560}
 CLIPS_EVERY = 6
 PROMPT_WEIGHT, MASK_WEIGHT, BARE_WEIGHT = 1.0, 0.5, 0.1
 POINTING_WEIGHT, PLACING_WEIGHT, COMPARING_WEIGHT = 3.0, 4.0, 1.0  # what all answers about objects stand on

@@ -31,6 +31,8 @@ from training.stages.loop import Losses, Plan, Trainer
 
 FOLLOWED = (2, 3, 5)  # frames after the conditioning ones that a step looks at: fewer cost less
 OBJECTS = 2  # of each clip
+GONE_FIRST = 0.7  # how often those that vanish from some frame are chosen before the others
+SCORE_BOOST = 5.0  # of the object score's loss: frames without the object are few
 STRIDES = (1, 1, 2)  # frames between two that are looked at: a later one is a faster clip
 CONDITIONING = (1, 1, 1, 2, 5)  # of the five conditioning frames, how many are used: fewer cost less
 PLACE_NOISE = 0.02
@@ -89,14 +91,19 @@ class Step:
         if step % 50 == 49:
             print({name: round(sum(v) / max(1, len(v)), 3) for name, v in self.seen.items()}, flush=True)
             self.seen = {name: [] for name in self.seen}
-        return {name: torch.stack([losses[name] for losses in found]).mean() for name in found[0]}
+        means = {name: torch.stack([losses[name] for losses in found]).mean() for name in found[0]}
+        return {**means, "score": SCORE_BOOST * means["score"]}
 
     def _objects(self, batch: ClipBatch) -> list[tuple[int, int]]:
-        """Some objects of each clip that are there where the prompt's place is taken from."""
+        """Some objects of each clip that are there where the prompt's place is taken from; often those first that are
+        hidden or leave later."""
         chosen = []
         for clip, things in enumerate(batch.things.tolist()):
             there = [number for number, thing in enumerate(things) if thing[1] >= 0]
-            chosen += [(clip, number) for number in self.rng.sample(there, min(OBJECTS, len(there)))]
+            self.rng.shuffle(there)
+            if self.rng.random() < GONE_FIRST:
+                there.sort(key=lambda number: bool((batch.labels[clip] == number + 1).flatten(1).any(1).all()))
+            chosen += [(clip, number) for number in there[:OBJECTS]]
         return chosen
 
     def _prompts(self, batch: ClipBatch, rows: list[tuple[int, int]]) -> Tensor:
