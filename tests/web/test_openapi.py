@@ -84,6 +84,8 @@ def make_good(case: Case, mode: GenerationMode, url: str) -> None:
     elif isinstance(case.body, dict) and case.body.get("base64Image"):
         if isinstance(case.body["base64Image"], str):
             case.body["base64Image"] = PICTURE
+        if mode == GenerationMode.POSITIVE:
+            case.body["adapter"] = None  # none is served here
     elif isinstance(case.body, dict) and case.body.get("messages") and mode == GenerationMode.POSITIVE:
         case.body = {**case.body, "model": "sa2va", "messages": [{"role": "user", "content": "Hello."}], "regions": []}
 

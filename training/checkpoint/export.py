@@ -34,6 +34,7 @@ STAGE_PARTS: tuple[tuple[str, dict[str, str]], ...] = (
     ("sam", SAM_PART),
     ("memory", SAM_PART),
     ("language", LANGUAGE_PARTS),
+    ("average", LANGUAGE_PARTS),
 )
 """Stages in order, and which part of the model each part of their checkpoint is."""
 

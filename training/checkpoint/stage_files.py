@@ -12,6 +12,8 @@ def stage_exists(stage: str) -> bool:
 
 
 def load_part(stage: str, prefix: str) -> dict[str, Tensor]:
-    """The tensors under `prefix.` of a stage's checkpoint, prefix removed."""
+    """The tensors under `prefix.` of a stage's checkpoint, prefix removed; all without one."""
     state = torch.load(RUNS / stage / "last.pt", weights_only=True)["module"]
+    if not prefix:
+        return state
     return {name.removeprefix(f"{prefix}."): value for name, value in state.items() if name.startswith(f"{prefix}.")}

@@ -1,0 +1,27 @@
+"""Averages the weights of two stages of which one went on from the other (a model soup, Wortsman et al. 2022): what the
+later one learned is kept, what it forgot comes back.
+
+    python -m training.checkpoint.average language1 language    # becomes the stage `average`, which export prefers
+"""
+
+import torch
+
+from training.arguments import parser_of
+from training.checkpoint.stage_files import load_part
+from training.paths import RUNS
+
+
+def main() -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("stages", nargs="+")
+    args = parser.parse_args()
+    states = [load_part(stage, "") for stage in args.stages]
+    mean = {name: torch.stack([state[name].float() for state in states]).mean(0) for name in states[0]}
+    target = RUNS / "average" / "last.pt"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"module": mean}, target)
+    print(f"the mean of {', '.join(args.stages)} is the stage average now")
+
+
+if __name__ == "__main__":
+    main()
