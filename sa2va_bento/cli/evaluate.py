@@ -24,6 +24,7 @@ from sa2va_bento.evaluation.questions import Masks, Question, Said
 from sa2va_bento.evaluation.run import MasksKept, Summary, run
 from sa2va_bento.local.answer import Answer
 from sa2va_bento.local.predictor import Predictor
+from sa2va_bento.model.phrases import bert as load_bert
 
 DATASETS = {
     "refcoco": "val",
@@ -63,7 +64,7 @@ def evaluate(
     captions = grounded.GranDf(data, wanted) if dataset == "gcg" else None
     asked = captions.questions() if captions else _questions(dataset, data, wanted, images)
     questions = list(islice(asked, limit))
-    measured = partial(grounded.measures, captions, alike=grounded.bert(bert)) if captions else None
+    measured = partial(grounded.measures, captions, alike=load_bert(bert)) if captions else None
     if not questions:
         raise BadRequestError(f"{data}: no question of {dataset}'s {wanted} there")
     kept = masks or ("first" if len(questions[0].frames) > 1 else "all")

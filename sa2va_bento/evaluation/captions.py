@@ -11,7 +11,6 @@ import contextlib
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,6 @@ ANNOTATIONS = (
 )
 PICTURES = ("glamm_data/images/grandf/val_test", "images/grandf/val_test", "GranDf_HA_images/val_test", "images")
 """Where they may lie under the data set's folder."""
-BERT = "bert-base-uncased"
 SAME = 0.5
 """Of IoU and of the cosine."""
 
@@ -152,28 +150,6 @@ def _best(table: NDArray[np.float64]) -> tuple[int, int]:
     """Row and column of its largest number."""
     row, column = divmod(int(table.argmax()), table.shape[1])
     return row, column
-
-
-def bert(name: str) -> Alike:
-    """The cosine of the mean of BERT's last states, of a Hub id or folder. Raises BadRequestError where it can't be
-    had."""
-    import torch
-    from transformers import AutoModel, AutoTokenizer
-
-    try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(name)
-        model: Any = AutoModel.from_pretrained(name, use_safetensors=True).eval()
-    except (OSError, ValueError) as error:
-        raise BadRequestError(f"--bert {name}: {str(error).splitlines()[0]}") from None
-
-    @lru_cache(maxsize=100_000)
-    def embedded(text: str) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            inputs = tokenizer(text, return_tensors="pt", max_length=512, truncation=True)
-            states = model(**inputs).last_hidden_state[0].mean(dim=0).numpy()
-        return states / np.linalg.norm(states)
-
-    return lambda one, other: float(embedded(one) @ embedded(other))
 
 
 def _table(right: Sequence[NDArray[np.bool_]], found: Sequence[NDArray[np.bool_]]) -> NDArray[np.float64]:

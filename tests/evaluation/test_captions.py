@@ -10,8 +10,9 @@ import pytest
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from sa2va_bento.cli.main import main
-from sa2va_bento.errors import BadRequestError
-from sa2va_bento.evaluation.captions import GranDf, ap50, bert, paired_iou, recalled
+from sa2va_bento.errors import CheckpointError
+from sa2va_bento.evaluation.captions import GranDf, ap50, paired_iou, recalled
+from sa2va_bento.model.phrases import bert
 from tests.evaluation.test_evaluate import rle_of, scene
 
 
@@ -113,7 +114,7 @@ def test_phrases_are_compared_by_bert(tiny_bert: Path) -> None:
     alike = bert(str(tiny_bert))
     assert alike("a red circle", "a red circle") == pytest.approx(1.0)
     assert alike("a red circle", "dog") < 0.999
-    with pytest.raises(BadRequestError, match="--bert"):
+    with pytest.raises(CheckpointError, match="--bert"):
         bert(str(tiny_bert / "nothing"))
 
 
