@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -15,16 +16,19 @@ from sa2va_bento.model.internvl.config import InternVLConfig
 from sa2va_bento.model.internvl.model import InternVLSa2VA
 from sa2va_bento.types import Prediction, Segment, Usage
 from training.checkpoint.initialization import build_model, nano_config
-from training.checkpoint.warm_start import grown
+from training.checkpoint.warm_start import grown, widened
 from training.data.augmentation import rewritten
-from training.data.picture_shards import draw
+from training.data.picture_shards import CLASSES, draw
 from training.data.scenes import Scene, make_scene
+from training.data.shapes import COLORS, CURVES, SHAPES, Thing, area_of, coverage
 from training.data.writing import make_text
 from training.evaluation import edges, tasks
 from training.evaluation.edges import edge_cases
 from training.evaluation.tasks import Question
 from training.model_config import CELLS, IMAGE_TOKENS, LLM_WIDTH, SAM_SIZE
+from training.objectives.dense import MOST, ORDERS
 from training.objectives.language_modeling import answer
+from training.objectives.token_head import PATCH_FIELDS, PLACE_FIELDS, TokenHead
 from training.questions import edges as edges_of_training
 from training.questions import nano_tokenizer, unknown_words
 from training.questions.conversations import items_of
@@ -113,6 +117,50 @@ def test_a_grown_model_answers_as_before() -> None:
     with torch.no_grad():
         before, after = (model.get_submodule("language_model")(input_ids=ids).logits for model in (small, large))
     torch.testing.assert_close(after, before)
+
+
+def test_new_words_are_one_token_each_and_others_fall_apart_as_before() -> None:
+    before = nano_tokenizer.read(SETTINGS)
+    after = nano_tokenizer.with_words(before, ("ultramarine", "rhombicuboctahedron", "circle"))
+    for word in ("ultramarine", "rhombicuboctahedron", "circle"):
+        assert len(after.encode(f" {word}", add_special_tokens=False).ids) == 1
+    for text in (f"Please segment the red circle {SEG}, the small one.", "What does the text say? HELLO 2026"):
+        assert after.encode(text).tokens == before.encode(text).tokens
+        assert after.decode(after.encode(text).ids, skip_special_tokens=False) == text
+    assert set(after.get_vocab().values()) == set(range(after.get_vocab_size()))
+    again = nano_tokenizer.with_words(after, ("ultramarine",))
+    assert again.get_vocab() == after.get_vocab()
+
+
+def test_helpers_of_fewer_words_keep_what_they_know() -> None:
+    tokenizer = nano_tokenizer.with_words(nano_tokenizer.read(SETTINGS))
+    colors, shapes, orders = 6, 4, MOST * ORDERS
+    width = (colors + 1) + (len(CLASSES) - len(SHAPES) + shapes + 1) + orders
+    directions = torch.arange(4 * width + PLACE_FIELDS + 1).float().expand(LLM_WIDTH, -1)
+    prompts = {"prompts.color.weight": torch.ones(colors, 128), "prompts.shape.weight": torch.ones(shapes, 128)}
+    found = widened({**prompts, "token_head.directions": directions}, tokenizer)
+    assert found["prompts.color.weight"].shape == (len(COLORS), 128)
+    assert (found["prompts.shape.weight"][:shapes] == 1).all()
+    second = found["token_head.directions"][0].split([sum(PATCH_FIELDS)] * 4 + [PLACE_FIELDS + 1])[1]
+    color, kind, *_ = second.split([len(COLORS) + 1, len(CLASSES) + 1, orders])
+    assert color[:colors].tolist() == list(range(width, width + colors))
+    assert color[-1] == width + colors  # none
+    assert kind[:shapes].tolist() == list(range(width + colors + 1, width + colors + 1 + shapes))
+    assert kind[len(SHAPES)] == width + colors + 1 + shapes  # the first character
+    assert second[-1] == 2 * width - 1
+    head = TokenHead(tokenizer)
+    head.load_state_dict({"directions": found["token_head.directions"]})
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shapes_are_painted_where_they_are_said_to_be(shape: str) -> None:
+    thing = Thing("red", shape, 100, 100, 60, 0.2, (255, 0, 0), aspect=0.5 if shape in CURVES else 1.0)
+    _, painted, whole = coverage(thing, 200, 200, smooth=True)
+    assert np.array_equal(painted, whole)
+    assert whole.sum() == pytest.approx(area_of(thing), rel=0.05)
+    _, painted, whole = coverage(replace(thing, hollow=0.8), 200, 200, smooth=True)
+    assert painted.sum() == pytest.approx((1 - 0.8**2) * area_of(thing), rel=0.12)
+    assert whole.sum() == pytest.approx(area_of(thing), rel=0.05)
 
 
 def test_rewritten_characters_stay_in_their_boxes_and_in_the_picture() -> None:

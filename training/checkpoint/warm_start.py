@@ -6,7 +6,7 @@
 What was trained beside it and does not ship (stand-in prompts, throw-away heads) comes from `helpers.safetensors`.
 A language model of fewer layers than `model_config.py` asks for is grown: new layers add nothing until they have
 learned. Its tokenizer becomes the training's unless there is one already; then a token that both know keeps its
-embedding, and others start anew.
+embedding, and others start anew. Words for colours and shapes that came since become tokens of their own.
 
 One stage can go on alone, all else being the edition's:
 
@@ -26,6 +26,10 @@ from sa2va_bento.settings import NANO_PATH
 from training.arguments import parser_of
 from training.checkpoint.export import HELPERS, LANGUAGE_PARTS, LM_HEAD, SAM_PART
 from training.checkpoint.initialization import fresh_model
+from training.data.shapes import COLORS, SHAPES
+from training.model_config import SAM_WIDTH
+from training.objectives.stand_in_prompts import PromptTable
+from training.objectives.token_head import PATCH_FIELDS, PLACE_FIELDS, TokenHead
 from training.paths import RUNS
 from training.questions import nano_tokenizer
 
@@ -78,16 +82,42 @@ def carried(old: Tensor, old_tokenizer: Tokenizer, fresh: Tensor, tokenizer: Tok
     return table
 
 
+def widened(helpers: dict[str, Tensor], tokenizer: Tokenizer) -> dict[str, Tensor]:
+    """Stand-in prompts and the projector's head with room for the colours and shapes that came after theirs; what is
+    new starts anew."""
+    fresh = PromptTable(SAM_WIDTH).state_dict()
+    tables = {f"prompts.{kind}.weight": fresh[f"{kind}.weight"] for kind in ("color", "shape")}
+    colors, shapes = (len(helpers[name]) for name in tables)
+    directions = TokenHead(tokenizer).directions.detach().clone()
+    directions[:, _columns(colors, shapes)] = helpers["token_head.directions"]
+    grown_tables = {name: torch.cat([helpers[name], table[len(helpers[name]) :]]) for name, table in tables.items()}
+    return helpers | grown_tables | {"token_head.directions": directions}
+
+
+def _columns(colors: int, shapes: int) -> list[int]:
+    """Where the columns of a `TokenHead` of so many colours and shapes stand in one of all: of four patches each colour
+    or none, each class or none, rank and counts; then what a token says once."""
+    width = sum(PATCH_FIELDS)
+    places: list[int] = []
+    for start in range(0, 4 * width, width):
+        classes = start + len(COLORS) + 1
+        places += [*range(start, start + colors), classes - 1, *range(classes, classes + shapes)]
+        places += range(classes + len(SHAPES), start + width)
+    return [*places, *range(4 * width, 4 * width + PLACE_FIELDS + 1)]
+
+
 def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--model", type=Path, default=NANO_PATH)
     parser.add_argument("--stage", default="edition")
     args = parser.parse_args()
     if not (nano_tokenizer.FOLDER / "tokenizer.json").exists():
-        nano_tokenizer.save(nano_tokenizer.read(args.model), nano_tokenizer.FOLDER)
+        nano_tokenizer.save(nano_tokenizer.with_words(nano_tokenizer.read(args.model)), nano_tokenizer.FOLDER)
     target = RUNS / args.stage / "last.pt"
     target.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"module": reopened(args.model, nano_tokenizer.load()) | load_file(HELPERS)}, target)
+    tokenizer = nano_tokenizer.load()
+    helpers = widened(load_file(HELPERS), tokenizer)
+    torch.save({"module": reopened(args.model, tokenizer) | helpers}, target)
     print(f"{args.model} is the stage {args.stage} now")
 
 

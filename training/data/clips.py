@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from training.data.backgrounds import background_of, finish, picture_size
-from training.data.scenes import layout
-from training.data.shapes import Thing, coverage, paint
+from training.data.scenes import layout, words_of
+from training.data.shapes import Thing, Vocabulary, coverage, paint
 
 MAX_SPEED = 0.03  # of the shorter side, a frame
 LEAVE_SHARE, CROSS_SHARE = 0.3, 0.5
@@ -36,12 +36,14 @@ class Path:
     bounces: bool
 
 
-def make_clip(seed: int, frames: int, held_out: bool = False, longest: int = 640) -> Clip:
-    """The clip of `seed`: 1 to 4 objects, all of them whole in the first frame."""
+def make_clip(
+    seed: int, frames: int, held_out: bool = False, longest: int = 640, words: Vocabulary | None = None
+) -> Clip:
+    """The clip of `seed`: 1 to 4 objects, all of them whole in the first frame; `words` as of `make_scene`."""
     rng = np.random.default_rng([seed, 404, int(held_out)])
     width, height = picture_size(rng, longest)
     _, background = background_of(rng, width, height, held_out)
-    things = layout(rng, background, int(rng.integers(1, 5)))
+    things = layout(rng, background, int(rng.integers(1, 5)), words or words_of(seed))
     paths = [_path(rng, things, index, width, height) for index in range(len(things))]
     grain, styles = rng.random() < 0.3, [int(rng.integers(1 << 30)) for _ in things]
     images, labels = [], []
@@ -93,9 +95,9 @@ def _draw(background: np.ndarray, things: list[Thing], styles: list[int]) -> tup
         reach = 1.2 * thing.radius
         if not (-reach < thing.x < width + reach and -reach < thing.y < height + reach):
             continue
-        where, cover = coverage(thing, width, height, smooth=True)
+        where, cover, whole = coverage(thing, width, height, smooth=True)
         if cover.size:
             color = paint(np.random.default_rng(style), thing, cover.shape)
             canvas[where] = canvas[where] * (1 - cover[..., None]) + color * cover[..., None]
-            labels[where][cover >= 0.5] = index + 1
+            labels[where][whole >= 0.5] = index + 1
     return canvas, labels

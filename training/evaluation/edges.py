@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from sa2va_bento.types import Prediction
 from training.data.backgrounds import background_of, finish
+from training.data.shapes import BASIC, COLORS, SHAPES
 from training.evaluation.scoring import mask_iou, united
 from training.evaluation.tasks import Marks, Question
 
@@ -24,8 +25,6 @@ RGB = {
     **{"purple": (130, 30, 150), "orange": (250, 150, 10), "black": (10, 10, 10), "white": (250, 250, 250)},
     **{"gray": (128, 128, 128), "pink": (255, 150, 190), "brown": (120, 70, 30), "cyan": (0, 220, 230)},
 }
-NEW_COLORS = ("black", "white", "gray", "pink", "brown", "cyan")
-NEW_SHAPES = ("rectangle", "oval", "diamond", "hexagon", "heart")
 ONLY = "only know"
 UNKNOWN = (
     *("zebra", "penguin", "cactus", "saxophone", "helicopter", "pumpkin", "octopus", "lighthouse", "violin", "lemon"),
@@ -155,7 +154,7 @@ def lists(masks: Sequence[np.ndarray], least: int, at_most: int) -> Callable[[Pr
 def _names(things: Sequence[Drawn]) -> Callable[[Prediction], bool]:
     """Every object once by its colour and shape, and none that is not there."""
     wanted = sorted(thing.name for thing in things)
-    pattern = re.compile(rf"\b({'|'.join(RGB)}) (circle|square|triangle|star|{'|'.join(NEW_SHAPES)})\b")
+    pattern = re.compile(rf"\b({'|'.join(RGB)}) ({'|'.join(SHAPES)})\b")
     return lambda got: sorted(" ".join(found) for found in pattern.findall(got.text.lower())) == wanted
 
 
@@ -219,7 +218,7 @@ def many() -> Iterator[Question]:
 
 
 def colors() -> Iterator[Question]:
-    for color in NEW_COLORS:
+    for color in COLORS[len(BASIC.colors) :]:
         for shape, other in (("circle", "green square"), ("square", "red star")):
             other_color, other_shape = other.split()
             things = [Drawn(color, shape, 190, 200, 100), Drawn(other_color, other_shape, 460, 300, 90)]
@@ -230,7 +229,7 @@ def colors() -> Iterator[Question]:
 
 
 def shapes() -> Iterator[Question]:
-    for shape in NEW_SHAPES:
+    for shape in SHAPES[len(BASIC.shapes) :]:
         for color in ("red", "blue", "purple"):
             things = [Drawn(color, shape, 200, 220, 110), Drawn("green", "circle", 470, 300, 80)]
             image, masks = draw(things)

@@ -28,6 +28,7 @@ from sa2va_bento.settings import Settings
 from sa2va_bento.types import PredictRequest, Turn
 from training.arguments import parser_of
 from training.data.scenes import Scene, make_scene
+from training.data.shapes import BASIC
 from training.data.writing import make_digits, make_text
 from training.evaluation import tasks
 from training.evaluation.edges import edge_cases
@@ -90,7 +91,7 @@ def questions_of(task: str, count: int, first_seed: int) -> Iterator[tuple[int, 
         elif task == "handwriting":
             found = tasks.reading(make_digits(seed, held_out=True), rng)
         else:
-            scene = make_scene(seed, held_out=True)
+            scene = make_scene(seed, held_out=True, words=BASIC)
             for _ in range(8):  # not every object can be named in every way
                 found = found or SCENE_TASKS[task](scene, rng)
         if found is not None:

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 
-from training.data.shapes import COLORS, SHAPES
+from training.data.shapes import BASIC, COLORS, SHAPES
 from training.evaluation.scoring import PLACE_WORDS, numbers_in, words_in
 from training.questions.referring import Items, is_larger, matching, name_by_words, place_words
 
@@ -28,7 +28,9 @@ def _shape(items: Items, rng: random.Random) -> Asked | None:
 
 def _count(items: Items, rng: random.Random) -> Asked:
     item = rng.choice(list(items))
-    color, shape = (item.color, item.shape) if rng.random() < 5 / 6 else (rng.choice(COLORS), rng.choice(SHAPES))
+    color, shape = (
+        (item.color, item.shape) if rng.random() < 5 / 6 else (rng.choice(BASIC.colors), rng.choice(BASIC.shapes))
+    )
     noun, found = rng.choice(
         [
             (f"{shape}s", matching(items, None, shape)),
@@ -67,7 +69,7 @@ def _yes_or_no(items: Items, rng: random.Random) -> Asked:
     item = rng.choice(list(items))
     if rng.random() < 0.5:
         return f"Is there a {item.color} {item.shape}?".replace(" a o", " an o"), _says(True)
-    missing = [(c, s) for c in COLORS for s in SHAPES if not matching(items, c, s)]
+    missing = [(c, s) for c in BASIC.colors for s in BASIC.shapes if not matching(items, c, s)]
     close = [(c, s) for c, s in missing if matching(items, c, None) or matching(items, None, s)]
     color, shape = rng.choice(close or missing)
     return f"Is there a {color} {shape}?".replace(" a o", " an o"), _says(False)

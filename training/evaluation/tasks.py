@@ -15,7 +15,7 @@ from PIL import Image
 from sa2va_bento.model.chat_template import SEG
 from sa2va_bento.types import Prediction
 from training.data.scenes import Scene
-from training.data.shapes import COLORS, SHAPES
+from training.data.shapes import BASIC, COLORS, SHAPES
 from training.data.writing import Writing
 from training.evaluation.scoring import PLACE_WORDS, mask_iou, matched, united, words_in
 from training.evaluation.short_answers import SHORT_ANSWERS
@@ -112,7 +112,7 @@ def several(scene: Scene, rng: random.Random) -> Question | None:
 def absent(scene: Scene, rng: random.Random) -> Question | None:
     """A combination of colour and shape that the scene lacks: right without a `[SEG]`."""
     items = items_of(scene)
-    missing = [(c, s) for c in COLORS for s in SHAPES if not matching(items, c, s)]
+    missing = [(c, s) for c in BASIC.colors for s in BASIC.shapes if not matching(items, c, s)]
     close = [(c, s) for c, s in missing if matching(items, c, None) or matching(items, None, s)]
     color, shape = rng.choice(close if close and rng.random() < 0.5 else missing)
     prompt = rng.choice(SEGMENT).format(f"{color} {shape}")

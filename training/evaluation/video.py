@@ -29,6 +29,7 @@ from sa2va_bento.processing.masks import low_res_to_mask
 from sa2va_bento.processing.prompt import PictureTokens, build_prompt
 from sa2va_bento.settings import Settings
 from training.data.clips import Clip, make_clip
+from training.data.shapes import BASIC
 from training.evaluation.scoring import mask_iou
 from training.evaluation.tasks import SEGMENT
 from training.questions.referring import Item, name_by_words
@@ -115,7 +116,7 @@ def measure_clips(settings: Settings, count: int, first_seed: int) -> Iterator[O
 def _questions(first_seed: int) -> Iterator[tuple[int, Clip, int, str]]:
     """Seed, clip, object and request, without end."""
     for seed in count_from(first_seed):
-        clip = make_clip(seed, FRAMES, held_out=True, longest=LONGEST)
+        clip = make_clip(seed, FRAMES, held_out=True, longest=LONGEST, words=BASIC)
         asked = _question(clip, random.Random(seed))
         if asked is not None:
             yield seed, clip, *asked

@@ -7,7 +7,7 @@ matter are one token each.
 import json
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -21,6 +21,8 @@ from training.questions import ocr, task_mix
 from training.questions.referring import Item
 
 FOLDER = RUNS / "tokenizer"
+WORDS = (*COLORS, "grey", *SHAPES)
+"""What must be one token, for a token of the picture to say it (`objectives/token_head.py`)."""
 CAPITALS = re.compile("[A-Z]{2}")
 VOCABULARY = 1100  # before the special tokens
 SPECIALS = (
@@ -84,7 +86,24 @@ def train() -> Tokenizer:
     trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(_without_specials(), trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIALS])
-    return tokenizer
+    return with_words(tokenizer)
+
+
+def with_words(tokenizer: Tokenizer, words: Sequence[str] = WORDS) -> Tokenizer:
+    """The same with each of these words, after a space, as one token, by merges behind all others: whatever else is
+    typed falls apart as before. Special tokens come after the new ones."""
+    state = json.loads(tokenizer.to_str())
+    vocabulary, merges = state["model"]["vocab"], state["model"]["merges"]
+    for word in words:
+        first, *parts = tokenizer.encode(f" {word}", add_special_tokens=False).tokens
+        for part in parts:
+            if first + part not in vocabulary:
+                vocabulary[first + part] = len(vocabulary)
+                merges.append([first, part])
+            first += part
+    for number, added in enumerate(state["added_tokens"]):
+        added["id"] = len(vocabulary) + number
+    return Tokenizer.from_str(json.dumps(state))
 
 
 def _without_specials() -> Iterator[str]:

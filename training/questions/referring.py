@@ -69,7 +69,8 @@ def is_larger(a: Item, b: Item) -> bool:
 
 
 def noun(color: str | None, shape: str | None, rng: random.Random) -> str:
-    """ "red circle", "circle", "red object", "object"."""
+    """ "red circle", "circle", "red object", "object"; at times "grey", as half the world spells it."""
+    color = "grey" if color == "gray" and rng.random() < 0.3 else color
     word = shape or rng.choices(["object", "shape", "thing"], [6, 2, 1])[0]
     return f"{color} {word}" if color else word
 

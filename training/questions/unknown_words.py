@@ -1,24 +1,12 @@
 """Words that people type and the nano model has no object for, and what they type in front of a question."""
 
 UNKNOWN_COLORS = (
-    *("pink", "black", "white", "brown", "gray", "grey", "cyan", "magenta", "turquoise", "silver", "golden", "violet"),
+    *("magenta", "turquoise", "silver", "golden", "violet", "crimson", "navy", "olive", "coral", "indigo", "khaki"),
     *("beige", "maroon", "teal", "lime", "transparent", "striped", "dotted", "shiny", "wooden", "metal"),
 )
 UNKNOWN_SHAPES = (
-    *(
-        "hexagon",
-        "heart",
-        "arrow",
-        "cross",
-        "pentagon",
-        "diamond",
-        "oval",
-        "ellipse",
-        "rectangle",
-        "octagon",
-        "crescent",
-    ),
-    *("trapezoid", "rhombus", "ring", "cube", "sphere", "cone", "cylinder", "pyramid", "spiral", "line", "polygon"),
+    *("arrow", "cross", "pentagon", "octagon", "crescent", "trapezoid", "parallelogram", "ring", "cube", "sphere"),
+    *("cone", "cylinder", "pyramid", "spiral", "line", "polygon", "curve", "dot", "moon", "plus sign"),
 )
 UNKNOWN_THINGS = (
     *("dog", "cat", "car", "person", "tree", "house", "man", "woman", "table", "chair", "cup", "bird", "horse", "bus"),

@@ -40,7 +40,7 @@ def ask_color(items: Items, rng: random.Random) -> Turn | None:
         name = "object" if len(items) == 1 and rng.random() < 0.2 else item.shape
     else:
         found = rng.choice([name_by_size, name_by_place])(item, items, rng)
-        if found is None or item.color in found:
+        if found is None or item.color in found.replace("grey", "gray"):
             return None
         name = found
     return _about(item, name, ask(templates.ASK_COLOR, name, rng), f"The {name} is {item.color}.")
