@@ -17,8 +17,8 @@ from sa2va_bento.model.internvl.model import InternVLSa2VA
 from sa2va_bento.types import Prediction, Segment, Usage
 from training.checkpoint.initialization import build_model, nano_config
 from training.checkpoint.warm_start import grown, widened
-from training.data.augmentation import rewritten
-from training.data.picture_shards import CLASSES, draw
+from training.data.augmentation import REWRITABLE, TURNABLE, rewritten
+from training.data.picture_shards import CLASSES, SHARD_SCENES, WRITERS, draw
 from training.data.scenes import Scene, make_scene
 from training.data.shapes import COLORS, CURVES, SHAPES, Thing, area_of, coverage
 from training.data.writing import make_text
@@ -186,6 +186,11 @@ def test_rewritten_characters_stay_in_their_boxes_and_in_the_picture() -> None:
             assert (row[4:6] > -0.01).all()
             assert (row[6:8] < 1.01).all()
     assert seen > 20
+
+
+def test_colors_are_exchanged_in_writing_alone() -> None:
+    assert sorted((*TURNABLE, *REWRITABLE)) == sorted(SHARD_SCENES)
+    assert set(REWRITABLE) == set(WRITERS)
 
 
 def test_pictures_are_functions_of_their_seeds() -> None:

@@ -5,7 +5,8 @@ from torch import Tensor
 from torch.nn import functional
 
 ZOOM, SLANT, MARGIN = (0.85, 1.2), 0.15, 0.01  # of writing that is written otherwise
-TURNABLE = ("pool", "crowd")  # kinds whose pictures may be mirrored and turned: writing may not
+TURNABLE = ("pool", "crowd", "alike", "tiny", "blank")  # kinds whose pictures may be mirrored and turned
+REWRITABLE = ("text", "digits", "glyphs", "lines")  # kinds whose colours mean nothing: those of writing
 
 
 def turned(maps: Tensor, turn: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sa2va_bento.model.pixels import IMAGENET_MEAN, IMAGENET_STD, SAM_MEAN, SAM_STD
 from sa2va_bento.model.tracking import FRAMES_SEEN
-from training.data.augmentation import TURNABLE, rewritten, turned, turned_things
+from training.data.augmentation import REWRITABLE, TURNABLE, rewritten, turned, turned_things
 from training.data.clip_shards import CLIPS_A_SHARD, NAMED_AT
 from training.data.picture_shards import open_pool
 from training.paths import RUNS
@@ -56,7 +56,7 @@ class ScenePool:
         frames = turned(normalised(self._rows("frames", scenes), SAM_MEAN, SAM_STD), turn) if self.frames else None
         labels = turned(torch.from_numpy(self._rows("labels", scenes)).long(), turn)
         things = turned_things(torch.from_numpy(self._rows("things", scenes)), turn)
-        if self.kind not in TURNABLE and tiles is not None:
+        if self.kind in REWRITABLE and tiles is not None:
             tiles, labels, things = rewritten(tiles, labels, things)
         return Batch(tiles, frames, labels, things, torch.from_numpy(scenes), self.kind)
 

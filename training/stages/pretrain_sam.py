@@ -21,8 +21,8 @@ from training.stages.loop import Losses, Plan, Trainer
 PROMPTS_A_SCENE = 5
 ABSENT_SHARE = 0.1
 PLACE_NOISE = (0.02, 0.02, 0.06)  # one is drawn: [SEG] will not always say the place exactly
-AT_FIRST, AFTER_SHAPES = {"pool": 0.2, "crowd": 0.8}, {"pool": 0.5, "crowd": 0.5}
-IN_THE_END = {"pool": 0.97, "crowd": 0.03}
+AT_FIRST, AFTER_SHAPES = {"pool": 0.2, "crowd": 0.8, "tiny": 0.0}, {"pool": 0.46, "crowd": 0.5, "tiny": 0.04}
+IN_THE_END = {"pool": 0.9, "crowd": 0.04, "tiny": 0.06}
 
 
 @dataclass(frozen=True)

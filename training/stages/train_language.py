@@ -8,6 +8,7 @@ weights are taken over now and then.
 import random
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -34,9 +35,9 @@ from training.stages.loop import Losses, Plan, Trainer
 
 WEIGHTS = {
     **{"pool": 1.0, "text": 0.7, "digits": 0.5, "clips": 0.4},
-    **{"crowd": 0.2, "alike": 0.3, "tiny": 0.15, "blank": 0.1},
+    **{"crowd": 0.2, "alike": 0.3, "tiny": 0.25, "blank": 0.1},
 }
-BATCH = {"pool": 12, "text": 8, "digits": 3, "crowd": 2, "alike": 3, "tiny": 2, "blank": 1, "clips": 3}
+BATCH = {"pool": 12, "text": 8, "digits": 3, "crowd": 2, "alike": 3, "tiny": 3, "blank": 1, "clips": 3}
 LENGTH = {"pool": 300, "text": 150, "digits": 150, "crowd": 300, "alike": 300, "tiny": 300, "blank": 150, "clips": 560}
 CLIPS_EVERY = 6
 PROMPT_WEIGHT, MASK_WEIGHT, BARE_WEIGHT = 1.0, 0.5, 0.1
@@ -177,6 +178,7 @@ def main() -> None:
     parser.add_argument("--eyes", default="vit")
     parser.add_argument("--sam", default="sam")
     parser.add_argument("--freeze-projector", action="store_true")
+    parser.add_argument("--seed", type=int, default=0, help="other data in another order, for a mean of two stages")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     tokenizer = nano_tokenizer.load()
@@ -198,7 +200,8 @@ def main() -> None:
         if kind != "clips"
     }
     clips = ClipPool(BATCH["clips"], tiles=True).prefixes()
-    step = Step(model, stage, Packer(tokenizer), trainer.step, args.eyes, args.sam)
+    np.random.seed(args.seed + trainer.step)
+    step = Step(model, stage, Packer(tokenizer), args.seed + trainer.step, args.eyes, args.sam)
     trainer.run(lambda number: step.losses(number, batches_of(number, streams, clips)))
 
 

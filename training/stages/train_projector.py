@@ -22,7 +22,7 @@ from training.questions import nano_tokenizer
 from training.stages.loop import Losses, Plan, Trainer
 from training.stages.train_language import see
 
-KEPT = {"pool": 160, "text": 70, "digits": 50}  # batches
+KEPT = {"pool": 200, "tiny": 20, "text": 80, "digits": 50}  # batches
 BATCH = 16
 
 
