@@ -17,6 +17,7 @@ from training.objectives.dense import DenseHead, dense_losses, dense_scores, den
 from training.objectives.mask_loss import chosen_iou, mask_losses
 from training.objectives.stand_in_prompts import PromptTable, Words
 from training.stages.loop import Losses, Plan, Trainer
+from training.stages.pretrain_vit import PROBE_STEPS
 
 PROMPTS_A_SCENE = 5
 ABSENT_SHARE = 0.1
@@ -41,10 +42,15 @@ class SamPretraining(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.sam = wordless_model().grounding_encoder
-        for part in (self.sam.memory_attention, self.sam.memory_encoder, self.sam.object_pointer_proj):
-            part.requires_grad_(False)
+        self.learns(True)
         self.head = DenseHead(SAM_WIDTH)
         self.prompts = PromptTable(SAM_WIDTH)
+
+    def learns(self, does: bool) -> None:
+        """Whether SAM2, but for its memory, learns; its head and the prompts always do."""
+        self.sam.requires_grad_(does)
+        for part in (self.sam.memory_attention, self.sam.memory_encoder, self.sam.object_pointer_proj):
+            part.requires_grad_(False)
 
 
 def references(batch: Batch, rng: random.Random) -> References:
@@ -114,7 +120,12 @@ def main() -> None:
     streams = {kind: iter(ScenePool(args.batch, frames=True, kind=kind)) for kind in AT_FIRST}
     batches = mixed(streams, lambda: shares_at(trainer.share_done, at_first, IN_THE_END))
     rng = random.Random(trainer.step)
-    trainer.run(lambda step: losses_of(stage, next(batches), rng, report=step % 50 == 49))
+
+    def losses(step: int) -> Losses:
+        stage.learns(not args.start or step >= PROBE_STEPS)
+        return losses_of(stage, next(batches), rng, report=step % 50 == 49)
+
+    trainer.run(losses)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,9 @@ AFTER_SHAPES = {"pool": 0.24, "crowd": 0.2, "tiny": 0.04, "text": 0.15, "digits"
 IN_THE_END = {"pool": 0.33, "crowd": 0.05, "tiny": 0.04, "text": 0.26, "digits": 0.16, "glyphs": 0.04, "lines": 0.12}
 GROUPS = 4  # kinds drawn a step: steps towards one kind alone undo what the last one learned
 REPORT_STEPS = 100
+PROBE_STEPS = 150
+"""When the stage goes on from another, its head starts anew and learns alone for so long: its first steps would undo
+what the encoder knows (linear probing, then fine-tuning: Kumar et al. 2022)."""
 
 
 class VitPretraining(nn.Module):
@@ -71,7 +74,12 @@ def main() -> None:
     streams = {kind: iter(ScenePool(args.batch // GROUPS, tiles=True, kind=kind)) for kind in AT_FIRST}
     batches = mixed(streams, lambda: shares_at(trainer.share_done, at_first, IN_THE_END))
     step = Step(stage)
-    trainer.run(lambda number: step.losses(number, list(islice(batches, GROUPS))))
+
+    def losses(number: int) -> Losses:
+        stage.vision_model.requires_grad_(not args.start or number >= PROBE_STEPS)
+        return step.losses(number, list(islice(batches, GROUPS)))
+
+    trainer.run(losses)
 
 
 if __name__ == "__main__":
