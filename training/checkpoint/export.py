@@ -23,8 +23,12 @@ from training.questions import nano_tokenizer
 
 LIMIT_BYTES = 16 * 2**20
 HELPERS = Path(__file__).parent / "helpers.safetensors"
-HELPING = {"prompts": "sam", "token_head": "language", "place_head": "language", "compare_head": "language"}
-"""Parts that do not ship, and the stages that train them: an edition that goes on from this one needs them."""
+LANGUAGE_STAGES = ("average", "language", "edition")
+HELPING = {
+    "prompts": ("sam", "edition"),
+    **dict.fromkeys(("token_head", "place_head", "compare_head"), LANGUAGE_STAGES),
+}
+"""Parts that do not ship, and the stages that train them, the furthest first: an edition that goes on needs them."""
 LM_HEAD = "language_model.lm_head.weight"  # tied to the embedding: not in the file
 SAM_PART = {"sam": "grounding_encoder"}
 LANGUAGE_PARTS = {name: name for name in ("vision_model", "mlp1", "language_model", "text_hidden_fcs")}
@@ -84,8 +88,8 @@ def export_helpers(path: Path) -> None:
     """What the stages trained beside the model, in float32."""
     tensors = {
         f"{part}.{name}": tensor
-        for part, stage in HELPING.items()
-        for name, tensor in load_part(stage if stage_exists(stage) else "edition", part).items()
+        for part, stages in HELPING.items()
+        for name, tensor in load_part(next(filter(stage_exists, stages)), part).items()
     }
     save_file(tensors, path)
 
