@@ -146,6 +146,17 @@ export function pictures(world) {
       assert.equal(await page.locator("#turns > li").count(), 1);
     });
 
+    it("leaves alone what is typed while an example comes", async () => {
+      const page = await world.open();
+      await page.route("**/ui/examples/shapes.png", async (route) => {
+        await page.fill("#prompt", "What color is the star?");
+        await route.continue();
+      });
+      await page.click('[data-example="shapes.png"]');
+      await page.waitForSelector("#frame:not([hidden])");
+      assert.equal(await page.inputValue("#prompt"), "What color is the star?");
+    });
+
     it("is talked about over several turns", async () => {
       const page = await world.openExample("shapes.png");
       await ask(page, "Where is the star?");

@@ -58,16 +58,19 @@ async function openFile(store, file, name) {
 }
 
 /**
+ * Opens an example, and suggests what to ask about it, unless something is typed while it comes.
  * @param {Store} store
  * @param {HTMLElement} button
  * @param {(prompt: string) => void} onPrompt
  */
 async function openExample(store, button, onPrompt) {
   const name = button.dataset.example ?? "";
+  const field = byId("prompt", HTMLTextAreaElement);
+  const typed = field.value;
   try {
     const response = await request(`ui/examples/${name}`);
     await openFile(store, await response.blob(), name);
-    onPrompt(button.dataset.prompt ?? "");
+    if (field.value === typed) onPrompt(button.dataset.prompt ?? "");
   } catch (error) {
     store.set({ problem: explain(error) });
   }
