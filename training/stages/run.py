@@ -5,7 +5,7 @@
     python -m training.stages.run --scale 0.1  # a quick pass over everything, to see that it works
 
 The lanes of a step below run side by side, one thread each, the stages of a lane one after the other; minutes are of
-processor time. The language model is trained twice in each of two rounds, on different data, and the two are averaged.
+processor time. The language model is trained twice in each of three rounds, on different data, and the two are averaged.
 """
 
 import subprocess
@@ -31,35 +31,40 @@ class Stage:
 
 Lane = tuple[Stage, ...]
 
-START = ("--start", "edition")
-SECOND_SEED = ("--seed", "1000003")
-
-
-def _language(name: str, minutes: float, *flags: str) -> tuple[Lane, Lane]:
-    """The stages `<name>a` and `<name>b`, which see other data."""
+def _language(number: int, minutes: float, *flags: str) -> tuple[Lane, Lane]:
+    """The stages `round<number>a` and `round<number>b`: the same training on other data."""
     first, second = (
-        Stage("train_language", minutes, ("--stage", f"{name}{letter}", *flags, *seed))
-        for letter, seed in (("a", ()), ("b", SECOND_SEED))
+        Stage("train_language", minutes, ("--stage", f"round{number}{letter}", *flags, "--seed", str(seed)))
+        for letter, seed in (("a", 2_000_003 * (number - 1)), ("b", 2_000_003 * (number - 1) + 1_000_003))
     )
     return (first,), (second,)
 
 
-SECOND_ROUND = ("--start", "round1", "--projector", "round1", "--freeze-projector", "--lr", "3e-4")
+def _again(number: int, minutes: float) -> tuple[Lane, Lane]:
+    """A round that goes on from the mean of the one before, at a lower rate, with what is seen left as it is."""
+    before = f"round{number - 1}"
+    frozen = ("--projector", before, "--freeze-projector", "--lr", "3e-4")
+    return _language(number, minutes, "--start", before, *frozen)
+
+
+START = ("--start", "edition")
 FROM_NOTHING = (
     ((Stage("pretrain_vit", 95), Stage("train_projector", 5)), (Stage("pretrain_sam", 70), Stage("train_memory", 30))),
-    _language("round1", 60),
-    _language("round2", 30, *SECOND_ROUND),
+    _language(1, 60),
+    _again(2, 30),
+    _again(3, 24),
 )
 GOING_ON = (
     (
         (Stage("pretrain_vit", 48, (*START, "--lr", "8e-4")), Stage("train_projector", 5, START)),
         (Stage("pretrain_sam", 36, (*START, "--lr", "8e-4")), Stage("train_memory", 24)),
     ),
-    _language("round1", 28, *START),
-    _language("round2", 22, *SECOND_ROUND),
+    _language(1, 28, *START),
+    _again(2, 22),
+    _again(3, 24),
 )
-MEANS = (None, ("round1a", "round1b", "--stage", "round1"), ("round2a", "round2b"))
-"""After each step, whose mean is taken."""
+MEANS = (None, "round1", "round2", "average")
+"""The stage of the mean of both trainings after each step; the export takes the last."""
 SHARDS = ("data.picture_shards", "data.clip_shards")
 
 
@@ -84,10 +89,10 @@ def main() -> None:
     args = parser.parse_args()
     for module in (*SHARDS, "checkpoint.warm_start") if args.go_on else SHARDS:
         run_module(module)
-    for lanes, mean in zip(GOING_ON if args.go_on else FROM_NOTHING, MEANS, strict=True):
+    for number, (lanes, mean) in enumerate(zip(GOING_ON if args.go_on else FROM_NOTHING, MEANS, strict=True)):
         run_abreast(lanes, args.scale)
         if mean:
-            run_module("checkpoint.average", *mean)
+            run_module("checkpoint.average", f"round{number}a", f"round{number}b", "--stage", mean)
     run_module("checkpoint.export", *(["--out", args.out] if args.out else []))
 
 
