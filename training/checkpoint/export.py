@@ -77,7 +77,9 @@ def export(model: InternVLSa2VA, tokenizer: Tokenizer, folder: Path) -> None:
         "pad_token_id": tokenizer.token_to_id(END_OF_TEXT),
     }
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=1) + "\n")
-    save_file(published_tensors(model), folder / "model.safetensors", metadata={"format": "pt"})
+    weights = folder / "model.safetensors"
+    save_file(published_tensors(model), weights, metadata={"format": "pt"})
+    weights.chmod(0o644)  # safetensors keeps what it writes to its owner, and an image's user is somebody else
     size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     if size > LIMIT_BYTES:
         raise SystemExit(f"{folder} holds {size / 2**20:.1f} MiB, more than {LIMIT_BYTES >> 20}")

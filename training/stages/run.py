@@ -5,7 +5,7 @@
     python -m training.stages.run --scale 0.1  # a quick pass over everything, to see that it works
 
 The lanes of a step below run side by side, one thread each, the stages of a lane one after the other; minutes are of
-processor time. The language model is trained twice in each of three rounds, on different data, and the two are averaged.
+processor time. The language model is trained twice in each of three rounds, on different data, and averaged.
 """
 
 import subprocess
@@ -30,6 +30,7 @@ class Stage:
 
 
 Lane = tuple[Stage, ...]
+
 
 def _language(number: int, minutes: float, *flags: str) -> tuple[Lane, Lane]:
     """The stages `round<number>a` and `round<number>b`: the same training on other data."""
@@ -63,8 +64,13 @@ GOING_ON = (
     _again(2, 22),
     _again(3, 24),
 )
-MEANS = (None, "round1", "round2", "average")
-"""The stage of the mean of both trainings after each step; the export takes the last."""
+MEANS = (
+    (),
+    ("round1a", "round1b", "--stage", "round1"),
+    ("round2a", "round2b", "--stage", "round2"),
+    ("round2a", "round2b", "round3a", "round3b", "--stage", "average"),
+)
+"""After each step, whose mean becomes what; the export takes `average`, where no round loses what another gained."""
 SHARDS = ("data.picture_shards", "data.clip_shards")
 
 
@@ -89,10 +95,10 @@ def main() -> None:
     args = parser.parse_args()
     for module in (*SHARDS, "checkpoint.warm_start") if args.go_on else SHARDS:
         run_module(module)
-    for number, (lanes, mean) in enumerate(zip(GOING_ON if args.go_on else FROM_NOTHING, MEANS, strict=True)):
+    for lanes, mean in zip(GOING_ON if args.go_on else FROM_NOTHING, MEANS, strict=True):
         run_abreast(lanes, args.scale)
         if mean:
-            run_module("checkpoint.average", f"round{number}a", f"round{number}b", "--stage", mean)
+            run_module("checkpoint.average", *mean)
     run_module("checkpoint.export", *(["--out", args.out] if args.out else []))
 
 
