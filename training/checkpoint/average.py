@@ -1,7 +1,7 @@
-"""Averages the weights of two stages of which one went on from the other (a model soup, Wortsman et al. 2022): what the
-later one learned is kept, what it forgot comes back.
+"""Averages the weights of stages that went on from one start, or one from the other (a model soup, Wortsman et al. 2022):
+what the later one learned is kept, what it forgot comes back.
 
-    python -m training.checkpoint.average language1 language    # becomes the stage `average`, which export prefers
+    python -m training.checkpoint.average round2a round2b    # becomes the stage `average`, which export prefers
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Makes the nano model: every stage in order, each resumed where it stopped, then export.
 
-    python -m training.stages.run              # from nothing: some five hours on two CPU cores
-    python -m training.stages.run --go-on      # from the embedded checkpoint: half of that
+    python -m training.stages.run              # from nothing: some four hours on two CPU cores
+    python -m training.stages.run --go-on      # from the embedded checkpoint: two and a half
     python -m training.stages.run --scale 0.1  # a quick pass over everything, to see that it works
 
 The lanes of a step below run side by side, one thread each, the stages of a lane one after the other; minutes are of

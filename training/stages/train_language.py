@@ -34,7 +34,7 @@ from training.questions.task_mix import without_picture
 from training.stages.loop import Losses, Plan, Trainer
 
 WEIGHTS = {
-    **{"pool": 1.0, "text": 1.0, "digits": 0.5, "clips": 0.4},
+    **{"pool": 1.0, "text": 0.7, "digits": 0.5, "clips": 0.4},
     **{"crowd": 0.2, "alike": 0.3, "tiny": 0.25, "blank": 0.1},
 }
 BATCH = {"pool": 12, "text": 8, "digits": 3, "crowd": 2, "alike": 3, "tiny": 3, "blank": 1, "clips": 3}
