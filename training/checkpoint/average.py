@@ -1,5 +1,5 @@
-"""Averages the weights of stages that went on from one start, or one from the other (a model soup, Wortsman et al. 2022):
-what the later one learned is kept, what it forgot comes back.
+"""Averages the weights of stages that went on from one start, or one from the other (a model soup, Wortsman et al.,
+2022): what the later one learned is kept, what it forgot comes back.
 
     python -m training.checkpoint.average round2a round2b    # becomes the stage `average`, which export prefers
 """
