@@ -96,5 +96,5 @@ def wait_until_ready(client: httpx.Client | TestClient, timeout_s: float = 20) -
 def _is_ready(client: httpx.Client | TestClient) -> bool:
     try:
         return client.get("/readyz").status_code == 200
-    except httpx.ConnectError:
+    except httpx.TransportError:  # not there yet, or too busy with its start to answer
         return False
